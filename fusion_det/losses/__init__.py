@@ -1,1 +1,1 @@
-"""."""
+"""Losses that torchvision.ops does not have in the form needed here."""

@@ -1,0 +1,46 @@
+"""A detector over a data set: predictions, and the numbers they earn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from fusion_det.data.coco_index import CocoIndex
+from fusion_det.detector import Detector
+from fusion_det.engine.device import autocast
+from fusion_det.evaluation.coco_metrics import BoxMetrics, evaluate_boxes
+from fusion_det.evaluation.predictions import to_coco_results
+from fusion_det.structures import ImageBatch, Targets
+
+
+@torch.inference_mode()
+def collect_predictions(
+    model: Detector,
+    batches: Iterable[tuple[ImageBatch, Targets]],
+    *,
+    category_ids: list[int],
+    device: torch.device,
+    precision: str,
+    on_batch: Callable[[int], None] = lambda images: None,
+) -> list[dict[str, Any]]:
+    """COCO results (original pixels, original ids, level names) of ``model`` in evaluation mode; ``on_batch`` hears of the images done."""
+    was_training = model.training
+    model.eval()
+    level_names = [level.name for level in model.head.levels]  # type: ignore[union-attr]
+    results: list[dict[str, Any]] = []
+    try:
+        for images, _ in batches:
+            with autocast(device, precision):
+                detections = model.predict(images.to(device))
+            results += to_coco_results(detections, images.image_ids, category_ids, level_names)
+            on_batch(len(images))
+    finally:
+        model.train(was_training)
+    return results
+
+
+def score_predictions(index: CocoIndex, results: list[dict[str, Any]], *, max_detections: int) -> BoxMetrics:
+    """The 12 COCO numbers of ``results`` on the ground truth of ``index``."""
+    return evaluate_boxes(index.ground_truth(), results, max_detections=max_detections)

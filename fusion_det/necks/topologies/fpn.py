@@ -1,0 +1,23 @@
+"""The top-down pyramid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fusion_det.necks.plan import HasStride, Node, Plan
+
+
+def fpn(levels: Sequence[HasStride]) -> Plan:
+    """Feature Pyramid Network (Lin et al., CVPR 2017, arXiv 1612.03144, Fig. 3): each level meets the merged map above it.
+
+    What goes further down is the merged map itself (``M``); the block makes the output (``P``) of it.
+    """
+    merged: list[Node] = []
+    above = levels[-1].name
+    for level in reversed(levels[:-1]):
+        node = Node(f"M{level.name[1:]}", level.stride, (level.name, above))
+        merged.append(node)
+        above = node.name
+    sources = [node.name for node in reversed(merged)] + [levels[-1].name]
+    outputs = [Node(f"P{level.name[1:]}", level.stride, (source,), block=True) for level, source in zip(levels, sources, strict=True)]
+    return Plan.build(levels, [*merged, *outputs], [node.name for node in outputs])
