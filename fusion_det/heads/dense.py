@@ -12,10 +12,13 @@ from fusion_det.structures import RawDetections
 
 
 def make_tower(channels: int, num_convs: int, norm: NormKind) -> nn.Sequential:
-    """``num_convs`` times 3x3 convolution, normalisation, ReLU; normal initial weights (std 0.01) as in RetinaNet and FCOS."""
+    """``num_convs`` times 3x3 convolution, normalisation, ReLU; normal initial weights (std 0.01) as in RetinaNet and FCOS.
+
+    A convolution before GroupNorm keeps its bias, as in the reference code and torchvision, so that their weights can be loaded.
+    """
     layers: list[nn.Module] = []
     for _ in range(num_convs):
-        conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=norm == "none")
+        conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=norm != "bn")
         init_normal(conv)
         layers += [conv, make_norm(norm, channels), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)

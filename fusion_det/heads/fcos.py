@@ -29,6 +29,7 @@ class FCOS(nn.Module):
     end: 8 gives the paper's 64, 128, 256, 512 on strides 8 to 128. All losses are divided by the number of positive points (at least 1);
     the box loss by the sum of the centre-ness targets. Score of a detection: sqrt(class probability * centre-ness).
     Deviation: normalises distances by the stride always (``norm_reg_targets`` of the reference code).
+    torchvision's FCOS is ``distance=relu box_weight=uniform point_offset=0`` with all scales at 1.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class FCOS(nn.Module):
         *,
         num_convs: NonNegativeInt,
         norm: Literal["none", "bn", "gn"],
+        point_offset: Annotated[float, Field(ge=0, lt=1)],
         range_factor: PositiveFloat,
         center_radius: NonNegativeFloat,
         distance: Literal["exp", "relu"],
@@ -54,7 +56,7 @@ class FCOS(nn.Module):
         if any(level.channels != channels for level in self.levels):
             raise ValueError(f"head fcos: expected one width for its shared towers, got levels {list(self.levels)}")
         self.num_classes, self.strides = num_classes, [level.stride for level in self.levels]
-        self.range_factor, self.center_radius = range_factor, center_radius
+        self.point_offset, self.range_factor, self.center_radius = point_offset, range_factor, center_radius
         self.distance, self.box_weight = distance, box_weight
         self.focal_alpha, self.focal_gamma = focal_alpha, focal_gamma
         self.score_threshold, self.candidates_per_level = score_threshold, candidates_per_level
@@ -104,7 +106,7 @@ class FCOS(nn.Module):
     def _points(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Points [P, 2] with stride, lower and upper range [P] of their level, in pixels."""
         shapes = [(x.shape[-2], x.shape[-1]) for x in features]
-        points, level = grid_points(shapes, self.strides, features[0].device)
+        points, level = grid_points(shapes, self.strides, features[0].device, offset=self.point_offset)
         strides = points.new_tensor(self.strides)
         high = strides * self.range_factor
         low = torch.cat([high.new_zeros(1), high[:-1]])

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 
-def grid_points(shapes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cell centres of all levels in row-major order, level after level.
+def grid_points(shapes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device, *, offset: float = 0.5) -> tuple[Tensor, Tensor]:
+    """One point per cell of all levels, ``offset`` strides into it (0.5: its centre), in row-major order, level after level.
 
     ``shapes``: (H, W) per level. Returns points [P, 2] (x, y) in pixels of the network frame and each point's level index [P].
     """
     points, levels = [], []
     for index, ((height, width), stride) in enumerate(zip(shapes, strides, strict=True)):
-        y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * stride
-        x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * stride
+        y = (torch.arange(height, device=device, dtype=torch.float32) + offset) * stride
+        x = (torch.arange(width, device=device, dtype=torch.float32) + offset) * stride
         yy, xx = torch.meshgrid(y, x, indexing="ij")
         points.append(torch.stack([xx, yy], dim=-1).reshape(-1, 2))
         levels.append(torch.full((height * width,), index, device=device, dtype=torch.int64))

@@ -1,0 +1,94 @@
+"""Starting from a file: the same run again, or new training from old weights."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from fusion_det.engine.checkpoint import load_checkpoint
+from fusion_det.errors import CheckpointError, ConfigError, raise_all
+
+logger = logging.getLogger(__name__)
+
+# What may differ between a run and its continuation, because none of it changes a weight.
+FREE_KEYS = (
+    "name",
+    "run_dir",
+    "resume",
+    "init_from",
+    "device",
+    "eval",
+    "logger",
+    "loader.workers",
+    "loader.eval_batch_size",
+    "trainer.log_every",
+    "trainer.checkpoint_every",
+    "trainer.keep_checkpoints",
+    "trainer.pictures",
+    "trainer.eval_every",
+    "data.root",
+)
+
+
+def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as dotted keys; lists are values."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{path}.")
+        else:
+            flat[path] = value
+    return flat
+
+
+def check_same_run(state: Mapping[str, Any], config: Mapping[str, Any], class_names: tuple[str, ...], *, where: str) -> None:
+    """Refuse (``ConfigError``, one line a key) to continue ``state`` with a config or classes that would make it another run."""
+    if tuple(state["class_names"]) != class_names:
+        raise CheckpointError(
+            f"it was trained on {len(state['class_names'])} classes {list(state['class_names'])[:5]}, "
+            f"the data has {len(class_names)}: {list(class_names)[:5]}",
+            where=where,
+            mend="resume with the same data, or start anew with init_from=",
+        )
+    old, new = flatten(state["config"]), flatten(config)
+    changed = [
+        key
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
+    ]
+    raise_all(
+        [
+            ConfigError(
+                f"the run was started with {old.get(key)!r}, now it is {new.get(key)!r}",
+                where=key,
+                mend="resume with the same value, or start a new run with init_from=",
+            )
+            for key in changed
+        ]
+    )
+
+
+def initialise_from(path: str | Path, model: nn.Module) -> None:
+    """Take over every tensor of a fusion_det checkpoint (averaged weights first) whose name and shape fit; log what did not.
+
+    Raises ``CheckpointError`` if nothing fits.
+    """
+    state = load_checkpoint(path)
+    source: dict[str, Tensor] = state["ema"] or state["model"]
+    own = model.state_dict()
+    fitting = {key: value for key, value in source.items() if key in own and own[key].shape == value.shape}
+    if not fitting:
+        raise CheckpointError("none of its tensors fits this model", where=str(path), mend="check backbone=, neck= and head=")
+    model.load_state_dict(fitting, strict=False)
+    reshaped = [key for key, value in source.items() if key in own and own[key].shape != value.shape]
+    missing = [key for key in own if key not in source]
+    unexpected = [key for key in source if key not in own]
+    logger.info("init_from %s: %d of %d tensors taken", path, len(fitting), len(own))
+    for what, keys in (("of another shape", reshaped), ("missing in the file", missing), ("not in this model", unexpected)):
+        if keys:
+            logger.info("  %d %s: %s%s", len(keys), what, ", ".join(keys[:5]), " ..." if len(keys) > 5 else "")

@@ -1,0 +1,149 @@
+"""A trained detector, ready for pictures: ``fusion_det.load(checkpoint).predict(images)``. Needs the checkpoint and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fusion_det.build import build_detector
+from fusion_det.data.augment import evaluation_view
+from fusion_det.data.buckets import assign, make_buckets
+from fusion_det.data.images import read_image
+from fusion_det.engine.checkpoint import load_checkpoint
+from fusion_det.engine.device import autocast, choose_device, choose_precision
+from fusion_det.errors import CheckpointError, DataError
+from fusion_det.structures import Detections, ImageBatch
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in one picture, by falling score. n detections; boxes in the original frame."""
+
+    boxes: Tensor
+    """float32 [n, 4] xyxy in pixels of the given picture."""
+    scores: Tensor
+    """float32 [n]."""
+    labels: Tensor
+    """int64 [n] class indices into ``class_names``."""
+    category_ids: tuple[int, ...]
+    """The ids that the training file used for these classes."""
+    names: tuple[str, ...]
+    """Class names of the detections."""
+    levels: tuple[str, ...]
+    """Pyramid level that fired, by name."""
+
+
+class LoadedDetector:
+    """A detector with its classes. ``model`` is in evaluation mode on ``device``."""
+
+    def __init__(self, state: dict[str, Any], *, device: torch.device, use_ema: bool, where: str) -> None:
+        self.config: dict[str, Any] = state["config"]
+        self.class_names: tuple[str, ...] = tuple(state["class_names"])
+        self.category_ids: tuple[int, ...] = tuple(state["category_ids"])
+        self.image_size: int = state["image_size"]
+        self.model = build_detector(self.config, len(self.class_names), seed=self.config["seed"], load_pretrained=False)
+        weights = state["ema"] if use_ema and state["ema"] is not None else state["model"]
+        try:
+            self.model.load_state_dict(weights)
+        except RuntimeError as error:
+            first = str(error).strip().splitlines()[-1].strip()
+            raise CheckpointError(f"its weights do not fit its own config: {first}", where=where, mend="use the version it was made with") from error
+        self.model.to(device).eval()
+        if self.config["trainer"]["channels_last"]:
+            self.model.channels_last()
+        self.device, self.precision = device, choose_precision(self.config["trainer"]["precision"], device)
+        self.level_names = tuple(level.name for level in self.model.head.levels)  # type: ignore[union-attr]
+
+    def predict(self, images: Picture | Sequence[Picture], *, score_threshold: float = 0.3, batch_size: int = 8) -> list[Prediction]:
+        """Detections of each picture.
+
+        ``images``: one or several of: a path, a PIL picture, a uint8 array [H, W, 3] (RGB), a uint8 tensor [3, H, W] (RGB).
+        """
+        single = isinstance(images, (str, Path, np.ndarray, Tensor)) or hasattr(images, "getpixel")
+        pictures: Sequence[Any] = [images] if single else images  # type: ignore[list-item, assignment]
+        found: list[Prediction] = []
+        for start in range(0, len(pictures), batch_size):
+            decoded = [to_tensor(picture) for picture in pictures[start : start + batch_size]]
+            found += self._predict_batch(decoded, score_threshold)
+        return found
+
+    def _predict_batch(self, pictures: list[Tensor], score_threshold: float) -> list[Prediction]:
+        """Pictures of one call may fall into several buckets; each bucket is one forward pass."""
+        sizes = np.array([tuple(p.shape[-2:]) for p in pictures])
+        buckets = make_buckets(self.image_size)
+        chosen = assign(sizes, buckets)
+        out: list[Prediction | None] = [None] * len(pictures)
+        for bucket in sorted(set(chosen.tolist())):
+            members = np.flatnonzero(chosen == bucket).tolist()
+            detections = self.detect(batch_of([pictures[i] for i in members], buckets[bucket]))
+            for i, prediction in zip(members, self._unpack(detections, score_threshold), strict=True):
+                out[i] = prediction
+        return [p for p in out if p is not None]
+
+    @torch.inference_mode()
+    def detect(self, images: ImageBatch) -> Detections:
+        """Final detections of one prepared batch, original frame, on the host."""
+        with autocast(self.device, self.precision):
+            return self.model.predict(images.to(self.device)).to("cpu")
+
+    def _unpack(self, detections: Detections, score_threshold: float) -> Iterator[Prediction]:
+        for i in range(len(detections.valid)):
+            keep = detections.valid[i] & (detections.scores[i] >= score_threshold)
+            labels = detections.labels[i][keep]
+            yield Prediction(
+                boxes=detections.boxes[i][keep].float(),
+                scores=detections.scores[i][keep].float(),
+                labels=labels,
+                category_ids=tuple(self.category_ids[k] for k in labels.tolist()),
+                names=tuple(self.class_names[k] for k in labels.tolist()),
+                levels=tuple(self.level_names[k] for k in detections.levels[i][keep].tolist()),
+            )
+
+
+def load(path: str | Path, *, device: str = "auto", use_ema: bool = True) -> LoadedDetector:
+    """The detector of a checkpoint made by training: its config, classes and ids are inside.
+
+    ``device``: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. ``use_ema``: the averaged weights, where the checkpoint has them.
+    Raises ``CheckpointError`` for a damaged or foreign file.
+    """
+    return LoadedDetector(load_checkpoint(path), device=choose_device(device), use_ema=use_ema, where=str(path))
+
+
+def to_tensor(picture: Any) -> Tensor:
+    """One picture as uint8 [3, H, W] RGB; see :meth:`LoadedDetector.predict` for what is taken."""
+    if isinstance(picture, (str, Path)):
+        return read_image(Path(picture))
+    if not isinstance(picture, Tensor):
+        if hasattr(picture, "convert"):
+            picture = np.asarray(picture.convert("RGB"))
+        picture = torch.from_numpy(np.ascontiguousarray(picture)).movedim(-1, 0)
+    if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3 or 0 in picture.shape:
+        raise DataError(
+            f"a picture of dtype {picture.dtype} and shape [C, H, W] = {list(picture.shape)}", where="predict", mend="give uint8 RGB pictures"
+        )
+    return picture
+
+
+def batch_of(pictures: list[Tensor], bucket: tuple[int, int]) -> ImageBatch:
+    """Pictures fitted into one bucket shape, as at evaluation time."""
+    nothing = (np.zeros((0, 4)), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool))
+    views = [evaluation_view(picture, *nothing, bucket) for picture in pictures]
+    return ImageBatch(
+        pixels=torch.stack([view.pixels for view in views]),
+        sizes=torch.tensor([view.size for view in views]),
+        scales=torch.tensor([view.scale for view in views], dtype=torch.float32),
+        original_sizes=torch.tensor([tuple(picture.shape[-2:]) for picture in pictures]),
+        image_ids=tuple(range(len(pictures))),
+    )

@@ -1,0 +1,158 @@
+"""Every topology with every operator, found by listing the folders; and FPN against torchvision's."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+
+import fusion_det.fusion as operators
+import fusion_det.necks.topologies as topologies
+from fusion_det.fusion.add import Add
+from fusion_det.fusion.operator import FusionOperator
+from fusion_det.necks.blocks import Conv3x3, NoBlock
+from fusion_det.necks.entry import Projection
+from fusion_det.necks.extra import ExtraLevels
+from fusion_det.necks.fusion_neck import FusionNeck
+from fusion_det.necks.plan import Plan
+from fusion_det.necks.resample import Resize
+from fusion_det.necks.topologies.fpn import fpn
+from fusion_det.structures import LevelSpec
+
+LEVELS = [LevelSpec("C3", 6, 8), LevelSpec("C4", 10, 16), LevelSpec("C5", 14, 32)]
+
+
+def modules_of(package):
+    names = [p.stem for p in Path(package.__path__[0]).glob("*.py") if p.stem != "__init__"]
+    return [importlib.import_module(f"{package.__name__}.{name}") for name in sorted(names)]
+
+
+OPERATORS = [
+    cls
+    for module in modules_of(operators)
+    for _, cls in inspect.getmembers(module, inspect.isclass)
+    if issubclass(cls, FusionOperator) and cls is not FusionOperator and cls.__module__ == module.__name__
+]
+TOPOLOGIES = [
+    function
+    for module in modules_of(topologies)
+    for _, function in inspect.getmembers(module, inspect.isfunction)
+    if function.__module__ == module.__name__ and inspect.get_annotations(function).get("return") == Plan.__name__
+]
+
+
+def make_neck(topology, operator, **options):
+    parts = {"entry": Projection, "resample": Resize, "extra": ExtraLevels, "block": Conv3x3, "channels": 8} | options
+    block = parts.pop("block")
+    return FusionNeck(LEVELS, operator, block, topology=topology, **parts)
+
+
+def features(batch, height=131, width=203):
+    """Backbone maps as a stride-2 network with padding gives them (ceil at each halving), with gradients."""
+    return [torch.randn(batch, spec.channels, -(-height // spec.stride), -(-width // spec.stride), requires_grad=True) for spec in LEVELS]
+
+
+def test_folders_hold_what_the_issue_names():
+    assert {"Add", "Concat"} <= {cls.__name__ for cls in OPERATORS}
+    assert {"fpn", "identity", "single"} <= {function.__name__ for function in TOPOLOGIES}
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("mode", ["train", "eval", "bf16"])
+@pytest.mark.parametrize("operator", OPERATORS, ids=lambda c: c.__name__)
+@pytest.mark.parametrize("topology", TOPOLOGIES, ids=lambda f: f.__name__)
+def test_contract(topology, operator, mode, batch):
+    torch.manual_seed(0)
+    neck = make_neck(topology, operator).train(mode != "eval")
+    maps = features(batch)
+    with torch.autocast("cpu", torch.bfloat16, enabled=mode == "bf16"):
+        outputs = neck(maps)
+    assert [tuple(o.shape) for o in outputs] == [(batch, 8, -(-131 // s.stride), -(-203 // s.stride)) for s in neck.levels]
+    assert all(torch.isfinite(o).all() for o in outputs)
+    sum(o.float().square().sum() for o in outputs).backward()
+    without = [name for name, p in neck.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not without, f"no gradient reaches {without}"
+    used = set(neck.entries)
+    assert all((m.grad is not None and bool(m.grad.abs().sum() > 0)) == (s.name in used) for m, s in zip(maps, LEVELS, strict=True))
+
+
+@pytest.mark.parametrize("operator", OPERATORS, ids=lambda c: c.__name__)
+def test_nodes_share_no_operator_and_the_state_round_trips(operator):
+    neck = make_neck(fpn, operator)
+    assert len({id(op) for op in neck.operators.values()}) == 2
+    other = make_neck(fpn, operator)
+    other.load_state_dict(neck.state_dict())
+    maps = features(1)
+    assert all(torch.equal(a, b) for a, b in zip(neck.eval()(maps), other.eval()(maps), strict=True))
+
+
+@pytest.mark.parametrize("operator", OPERATORS, ids=lambda c: c.__name__)
+def test_operators_work_on_roi_maps_and_refuse_single_inputs(operator):
+    op = operator(8, 3)
+    assert op([torch.randn(5, 8, 7, 7) for _ in range(3)]).shape == (5, 8, 7, 7)
+    with pytest.raises(ValueError, match="expected 3 inputs, got 2"):
+        op([torch.randn(1, 8, 7, 7)] * 2)
+    with pytest.raises(ValueError, match="at least 2"):
+        operator(8, 1)
+
+
+@pytest.mark.parametrize("kind", ["maxpool", "conv_on_input", "conv_on_output", None])
+def test_fpn_equals_torchvision_bit_for_bit(kind):
+    torch.manual_seed(1)
+    count = 0 if kind is None else 1 if kind == "maxpool" else 2
+    theirs_extra = {
+        None: None,
+        "maxpool": LastLevelMaxPool(),
+        "conv_on_input": LastLevelP6P7(14, 8),
+        "conv_on_output": LastLevelP6P7(8, 8),
+    }[kind]
+    theirs = FeaturePyramidNetwork([6, 10, 14], 8, theirs_extra)
+    if kind == "conv_on_output":
+        theirs_extra.use_P5 = True
+    ours = make_neck(fpn, Add, extra=partial(ExtraLevels, count=count, kind=kind or "maxpool"))
+    for i, level in enumerate(("3", "4", "5")):
+        ours.entries[f"C{level}"][0].load_state_dict(theirs.inner_blocks[i][0].state_dict())
+        ours.blocks[f"P{level}"][0].load_state_dict(theirs.layer_blocks[i][0].state_dict())
+    if kind not in (None, "maxpool"):
+        ours.extra.convs[0].load_state_dict(theirs_extra.p6.state_dict())
+        ours.extra.convs[1].load_state_dict(theirs_extra.p7.state_dict())
+    maps = features(2)
+    expected = list(theirs(dict(zip("345", maps, strict=True))).values())
+    found = ours(maps)
+    assert len(found) == len(expected) == 3 + count
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert [level.stride for level in ours.levels] == [8, 16, 32, 64, 128][: 3 + count]
+
+
+def test_fpn_has_the_published_number_of_parameters():
+    resnet50 = [LevelSpec(f"C{i}", 64 << i, 1 << i) for i in (2, 3, 4, 5)]
+    neck = FusionNeck(resnet50, Add, Conv3x3, channels=256, topology=fpn, entry=Projection, resample=Resize, extra=ExtraLevels)
+    assert sum(p.numel() for p in neck.parameters()) == 3_344_384
+
+
+def test_concat_is_a_sum_of_separate_projections():
+    from fusion_det.fusion.concat import Concat
+
+    op = Concat(8, 2)
+    x, y = torch.randn(2, 2, 8, 5, 7).double()
+    op.double()
+    split = [torch.nn.functional.conv2d(m, w) for m, w in zip((x, y), op.reduce.weight.chunk(2, dim=1), strict=True)]
+    assert torch.allclose(op([x, y]), split[0] + split[1] + op.reduce.bias[None, :, None, None], atol=1e-12)
+
+
+def test_single_level_can_be_spread_to_all_strides():
+    from fusion_det.necks.topologies.single import single
+
+    neck = make_neck(partial(single, stride=16, spread=True), Add, block=NoBlock)
+    maps = features(1)
+    outputs = neck(maps)
+    assert [o.shape[-2:] for o in outputs] == [m.shape[-2:] for m in maps]
+    assert set(neck.entries) == {"C4"}
+    with pytest.raises(ValueError, match="stride 4 is not among"):
+        single(LEVELS, stride=4)
