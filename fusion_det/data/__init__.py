@@ -1,1 +1,1 @@
-"""."""
+"""From COCO files on disk to batches: index, layouts, reading, buckets, augmentation, order and loader."""
