@@ -1,0 +1,80 @@
+"""``-m``: every combination of the swept values, one run after another, each in a process of its own.
+
+A process per run, because memory, CUDA state and crashes must not leak from one run into the next. All combinations are checked
+before the first one starts; a failing run does not stop the others.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
+
+from fusion_det.config.compose import session, unreadable
+from fusion_det.config.overrides import normalise, take_search_path
+from fusion_det.config.tools import Tool, list_groups
+from fusion_det.errors import ConfigError
+
+
+def expand(tool: Tool, overrides: Sequence[str], config_dir: Path, config_dirs: Sequence[str] = ()) -> list[list[str]]:
+    """The overrides of each job, in the order of the command line with the last sweep running fastest."""
+    rest, entries = take_search_path(overrides, config_dirs)
+    folders = (config_dir, *(Path(entry.removeprefix("file://")) for entry in entries if entry.startswith("file://")))
+    choices: dict[str, list[str]] = {}
+    with session(config_dir):
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        for text in normalise(rest, list_groups(folders), tool.open_nodes, multirun=True):
+            try:
+                parsed = parser.parse_override(text)
+                if parsed.is_sweep_override() and not parsed.is_discrete_sweep():
+                    raise ConfigError("interval() has no list of values", where=text, mend="use key=a,b,c or range(a,b)")
+                key = parsed.get_key_element()
+                sweep = parsed.is_sweep_override()
+                choices[key] = [f"{key}={value}" for value in parsed.sweep_string_iterator()] if sweep else [text]
+            except OverrideParseException as error:
+                raise unreadable(text, error) from error
+            except HydraException as error:
+                raise ConfigError(str(error).splitlines()[0], where=text) from error
+    fixed = [text for text in overrides if text not in rest]
+    return [[*fixed, *job] for job in itertools.product(*choices.values())]
+
+
+def run_jobs(command: Sequence[str], jobs: Sequence[Sequence[str]]) -> int:
+    """Run ``command + job`` for each job; the first exit code that is not 0, or 0. Ctrl-C and SIGTERM end the run and the sweep."""
+    codes = []
+    for number, job in enumerate(jobs, 1):
+        sys.stderr.write(f"[{number}/{len(jobs)}] {' '.join(job)}\n")
+        codes.append(_run([*command, *job]))
+        sys.stderr.write(f"[{number}/{len(jobs)}] exit code {codes[-1]}\n")
+        if codes[-1] in (130, 143):
+            return codes[-1]
+    return next((code for code in codes if code), 0)
+
+
+def _run(command: Sequence[str]) -> int:
+    package_parent = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(part for part in (package_parent, os.environ.get("PYTHONPATH")) if part)
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        process.send_signal(number)
+
+    # The terminal sends Ctrl-C to the child itself; it writes its checkpoint and we wait for it. SIGTERM reaches only us.
+    previous = [
+        (number, signal.signal(number, handler)) for number, handler in ((signal.SIGINT, lambda *_: None), (signal.SIGTERM, forward))
+    ]
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in previous:
+            signal.signal(number, handler)
+    return 128 - code if code < 0 else code

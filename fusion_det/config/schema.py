@@ -1,0 +1,185 @@
+"""The closed part of the configs: every key of a tool with its type, range and default.
+
+``configs/*.yaml`` repeat the defaults so that ``--cfg job`` shows them; a test holds the two together. Components (backbone, neck, ...)
+stay plain mappings here, because their keys belong to the class that their ``_target_`` names.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Strict
+
+from fusion_det.config.describe import Meaning
+from fusion_det.config.types import Momentum, UnitInterval
+
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$"), Meaning("one of auto, cpu, cuda, cuda:N")]
+RunName = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+=-]{0,119}$"),
+    Meaning("a folder name: a letter or digit, then letters, digits, . _ + = -"),
+]
+Workers = NonNegativeInt | Literal["auto"]
+Metric = Literal["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+Expectations = Annotated[
+    dict[Metric, Annotated[tuple[UnitInterval, NonNegativeFloat], Strict(False)]],
+    Meaning(f"metric: [value, tolerance], value from 0 to 1, metric one of {', '.join(get_args(Metric))}"),
+]
+Node = Annotated[dict[str, Any], Meaning("a node with _target_")]
+COMPONENTS = ("backbone", "fusion", "block", "neck", "head", "late_fusion", "data", "augment", "optimizer", "schedule")
+"""The keys of :class:`TrainConfig` that hold component nodes, in the order of the config groups."""
+
+
+class Settings(BaseModel):
+    """Base: unknown keys, lenient conversions, NaN and later changes are refused."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    def plain(self) -> dict[str, Any]:
+        """The settings as plain containers, as they go into files and checkpoints."""
+        return self.model_dump(mode="json")
+
+
+class TrainerSettings(Settings):
+    """How the model is trained."""
+
+    epochs: PositiveInt = 12
+    """Passes over the training set."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 where the device is made for it, else fp32."""
+    channels_last: bool = True
+    """NHWC memory format, faster on most devices."""
+    compile: bool = False
+    """torch.compile; costs a minute at the start, pays on long runs."""
+    accumulate: PositiveInt = 1
+    """Batches per optimizer step."""
+    clip_grad_norm: PositiveFloat | None = 10.0
+    """Largest gradient norm; null: no clipping."""
+    ema_decay: Momentum = 0.999
+    """Decay of the averaged weights; 0: no average is kept."""
+    log_every: PositiveInt = 10
+    """Optimizer steps between two log lines."""
+    eval_every: NonNegativeInt = 1
+    """Epochs between two evaluations; the last epoch is always evaluated; 0: only the last."""
+    checkpoint_every: PositiveInt = 1
+    """Epochs between two checkpoints."""
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2
+    """Checkpoints kept for a fall-back."""
+    deterministic: bool = False
+    """Bit-equal repeats on the same machine, somewhat slower."""
+    pictures: NonNegativeInt = 4
+    """Validation pictures drawn per evaluation."""
+    threads: PositiveInt | None = None
+    """CPU threads of torch; null: torch decides."""
+
+
+class LoaderSettings(Settings):
+    """How pictures reach the model."""
+
+    batch_size: PositiveInt = 8
+    """Pictures per device and training batch."""
+    eval_batch_size: PositiveInt = 16
+    """Pictures per device and evaluation batch."""
+    workers: Workers = "auto"
+    """Loader processes; auto: as many as cores, at most 8; 0: none."""
+
+
+class EvalSettings(Settings):
+    """How the model is measured."""
+
+    backend: Literal["pycocotools"] = "pycocotools"
+    """What computes the COCO numbers."""
+    max_detections: PositiveInt = 100
+    """Detections per picture that count."""
+    expect: Expectations = {}
+    """Metric -> [value, tolerance]; a result outside makes the tool exit with 4."""
+    use_ema: bool = True
+    """Evaluate the averaged weights, if there are any."""
+
+
+class LoggerSettings(Settings):
+    """What a run writes besides its files."""
+
+    tensorboard: bool = True
+    """Write TensorBoard events."""
+    progress: bool | Literal["auto"] = "auto"
+    """Progress bar; auto: on a terminal only."""
+
+
+class TrainConfig(Settings):
+    """tools/train.py."""
+
+    seed: NonNegativeInt = 0
+    """Seed of everything random."""
+    name: RunName
+    """Folder under runs/; null in the YAML: made of the chosen options."""
+    run_dir: str | None = None
+    """Explicit run folder; null: runs/<name>/<time>-<id>."""
+    resume: str | None = None
+    """auto: go on with the newest unfinished run of this name; or a run folder or checkpoint."""
+    init_from: str | None = None
+    """Checkpoint whose weights to start from."""
+    device: Device = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    trainer: TrainerSettings = TrainerSettings()
+    loader: LoaderSettings = LoaderSettings()
+    eval: EvalSettings = EvalSettings()
+    logger: LoggerSettings = LoggerSettings()
+    backbone: Node
+    fusion: Node | None = None
+    block: Node | None = None
+    neck: Node
+    head: Node
+    late_fusion: Node
+    data: Node
+    augment: Node
+    optimizer: Node
+    schedule: Node
+
+
+class EvaluateConfig(Settings):
+    """tools/evaluate.py."""
+
+    checkpoint: str
+    """Checkpoint to measure; it carries its own config."""
+    data: Node | None = None
+    """Another data set; null: the checkpoint's own."""
+    split: str = "val"
+    """Split of the data set."""
+    annotations: str | None = None
+    """COCO annotation file in place of the data set's."""
+    images: str | None = None
+    """Folder of the pictures of ``annotations``."""
+    output: str | None = None
+    """Folder of results.json and predictions.json; null: beside the checkpoint."""
+    device: Device = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    batch_size: PositiveInt = 16
+    """Pictures per batch."""
+    workers: Workers = "auto"
+    """Loader processes."""
+    use_ema: bool = True
+    """Use the averaged weights, if there are any."""
+    expect: Expectations = {}
+    """Metric -> [value, tolerance]; a result outside makes the tool exit with 4."""
+
+
+class PredictConfig(Settings):
+    """tools/predict.py."""
+
+    checkpoint: str
+    """Checkpoint to use; it carries its own config."""
+    source: str
+    """A picture or a folder of pictures."""
+    output: str = "predictions"
+    """Folder of predictions.json and the drawn pictures."""
+    score_threshold: UnitInterval = 0.3
+    """Detections below it are left out."""
+    device: Device = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    batch_size: PositiveInt = 8
+    """Pictures per batch."""
+    draw: bool = True
+    """Draw the boxes into copies of the pictures."""
+    use_ema: bool = True
+    """Use the averaged weights, if there are any."""

@@ -1,0 +1,99 @@
+"""The command-line tools: what each is for and where its parts live. Only names are kept here, so that ``--help`` imports nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from fusion_det.errors import ConfigError
+
+
+class Tool(NamedTuple):
+    """One tool; its primary config is ``configs/<name>.yaml``."""
+
+    name: str
+    purpose: str
+    settings: str
+    """``module:class`` of its settings in :mod:`fusion_det.config.schema`."""
+    run: str
+    """``module:function`` that does the work; takes the settings, and the raw overrides if ``takes_overrides``."""
+    takes_overrides: bool
+    examples: tuple[tuple[str, str], ...]
+    """Arguments after the command, and what they do."""
+    open_nodes: tuple[str, ...] = ()
+    """Beginnings of keys that a user may add without Hydra's ``+``."""
+
+
+TRAIN = Tool(
+    "train",
+    "Train a detector composed of a backbone, a fusion neck and a head, and evaluate it.",
+    "fusion_det.config.schema:TrainConfig",
+    "fusion_det.engine.run:train",
+    True,
+    (
+        ("", "the default run: generated scenes, on CPU or GPU, in minutes"),
+        ("neck=bifpn fusion=iaff head=retinanet seed=3", "choose the parts"),
+        ("trainer.epochs=24 loader.batch_size=16 optimizer.lr=0.02", "change values"),
+        ("data=coco data.root=/data/coco", "train on COCO-format data"),
+        ("resume=auto", "go on with the newest unfinished run of this name"),
+        ("-m neck=fpn,pafpn,bifpn seed=0,1,2", "nine runs, one after another"),
+    ),
+    ("eval.expect.",),
+)
+EVALUATE = Tool(
+    "evaluate",
+    "Measure a checkpoint: the COCO numbers, per class and per size.",
+    "fusion_det.config.schema:EvaluateConfig",
+    "fusion_det.evaluation.run:evaluate",
+    False,
+    (
+        ("checkpoint=runs/scenes/last.pt", "on the validation set it was trained with"),
+        ("checkpoint=best.pt device=cpu workers=0", "on the CPU, without loader processes"),
+        ("checkpoint=best.pt split=train", "on the training pictures"),
+        ("checkpoint=best.pt annotations=val.json images=pictures", "on another COCO-format file"),
+        ("checkpoint=best.pt expect.AP=[0.35,0.02]", "exit with 4 unless AP is 0.35 +- 0.02"),
+        ("-m checkpoint=a.pt,b.pt", "several checkpoints, one after another"),
+    ),
+    ("expect.", "data."),  # without data=OPTION the data keys change the checkpoint's own data config
+)
+PREDICT = Tool(
+    "predict",
+    "Find objects in pictures and draw them.",
+    "fusion_det.config.schema:PredictConfig",
+    "fusion_det.inference:predict_files",
+    False,
+    (
+        ("checkpoint=best.pt source=picture.jpg", "one picture"),
+        ("checkpoint=best.pt source=pictures", "every picture of a folder"),
+        ("checkpoint=best.pt source=pictures output=found", "results into the folder found"),
+        ("checkpoint=best.pt source=pictures score_threshold=0.5", "only the surer detections"),
+        ("checkpoint=best.pt source=pictures draw=false", "predictions.json only"),
+        ("checkpoint=best.pt source=picture.jpg device=cpu", "without the GPU"),
+    ),
+)
+TOOLS = {tool.name: tool for tool in (TRAIN, EVALUATE, PREDICT)}
+
+
+def get_tool(name: str) -> Tool:
+    """The tool of that name, or ``ConfigError``."""
+    if name not in TOOLS:
+        raise ConfigError(f"no tool {name!r}", mend=f"tools: {', '.join(TOOLS)}")
+    return TOOLS[name]
+
+
+def default_config_dir() -> Path:
+    """``fusion_det/configs`` of an installed wheel, else ``configs`` of the checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "configs", package.parent / "configs"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise ConfigError("the configs folder is missing", where=str(package.parent / "configs"), mend="reinstall, or give --config-path DIR")
+
+
+def list_groups(folders: tuple[Path, ...]) -> dict[str, list[str]]:
+    """Each config group (folder) with its options (YAML files), over all ``folders``."""
+    groups: dict[str, set[str]] = {}
+    for folder in folders:
+        for group in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "_"))):
+            groups.setdefault(group.name, set()).update(file.stem for file in group.glob("*.yaml"))
+    return {name: sorted(options) for name, options in groups.items()}
