@@ -1,1 +1,1 @@
-"""."""
+"""COCO numbers of detections (pycocotools is the truth) and the predictions file."""
