@@ -42,7 +42,7 @@ def category_table(file: CocoFile, found: Findings) -> list[Category]:
     found.fault("category id given twice", _repeats(ids.tolist()), name)
     nameless = [row for row, record in enumerate(records) if not isinstance(record.get("name"), str) or not record["name"].strip()]
     found.fault("category without a name", nameless, name)
-    if nameless:
+    if found.faults:  # then no annotation can be told to be of an unknown class
         return []
     used = {record.get("category_id") for record in file.annotations if type(record.get("category_id")) in (int, float)}
     umbrella = [row for row in range(len(records)) if int(ids[row]) not in used and _is_umbrella(row, records)]
@@ -74,24 +74,25 @@ def image_table(records: list[Record], image_dir: Path, found: Findings) -> tupl
         on_disk = len(found.faults) == before
         found.note("file_name given twice", _repeats(file_names), lambda row: str(file_names[row]))
     unsized = [row for row, record in enumerate(records) if record.get("width") is None or record.get("height") is None]
-    if unsized and on_disk:
-        records = _sized(records, unsized, image_dir, file_names, found)
+    if unsized:
+        records = _sized(records, unsized, image_dir if on_disk else None, file_names, found)
     sizes = np.stack([coco_records.whole_numbers(records, key, name, found) for key in ("height", "width")], axis=1)
     found.fault("width or height is not positive", np.flatnonzero((sizes < 1).any(1) & (sizes != coco_records.BAD).all(1)), name)
     return ids, [str(file_name) for file_name in file_names], sizes
 
 
-def _sized(records: list[Record], unsized: list[int], image_dir: Path, file_names: list[str], found: Findings) -> list[Record]:
-    """The records with the sizes of the ``unsized`` rows taken from the pictures' headers."""
+def _sized(records: list[Record], unsized: list[int], image_dir: Path | None, file_names: list[str], found: Findings) -> list[Record]:
+    """The records with the sizes of the ``unsized`` rows taken from the pictures' headers (1 x 1 where a fault was found)."""
     records = list(records)
     for row in unsized:
+        height, width = 1, 1
         try:
-            height, width = read_size(image_dir / file_names[row])
+            if image_dir is not None:
+                height, width = read_size(image_dir / file_names[row])
         except FusionDetError as error:
             found.faults.append(error)
-            height, width = 1, 1
         records[row] = {**records[row], "height": height, "width": width}
-    found.note("width and height missing, read from the picture", unsized, lambda row: file_names[row])
+    found.note("width and height missing, read from the picture", unsized, lambda row: str(file_names[row]))
     return records
 
 

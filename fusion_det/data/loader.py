@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -69,6 +70,12 @@ def _collate_or_faults(samples: Sequence[Sample | _Fault]) -> Batch | list[_Faul
     return faults or collate([sample for sample in samples if isinstance(sample, Sample)])
 
 
+def _prepare_worker(_: int) -> None:
+    """Ctrl-C reaches the whole process group: workers go on, so that the run can end its step and save. They inherit no other handler."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def worker_count(workers: int | Literal["auto"]) -> int:
     """``auto``: none on a machine with up to 2 cores, else one less than the cores and at most 8."""
     if workers != "auto":
@@ -84,14 +91,17 @@ class Batches:
     """
 
     def __init__(self, dataset: DetectionDataset, order: Sampler[list[Key]], *, workers: int | Literal["auto"]) -> None:
-        count = worker_count(workers)
-        self.order = order
-        self._loader: DataLoader[Sample | _Fault] = DataLoader(
-            _Guarded(dataset),
-            batch_sampler=order,
+        self.dataset, self.order, self.workers = dataset, order, worker_count(workers)
+        self._loader = self._new_loader()
+
+    def _new_loader(self) -> DataLoader[Sample | _Fault]:
+        return DataLoader(
+            _Guarded(self.dataset),
+            batch_sampler=self.order,
             collate_fn=_collate_or_faults,
-            num_workers=count,
-            persistent_workers=count > 0,
+            num_workers=self.workers,
+            worker_init_fn=_prepare_worker,
+            persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # its own: starting an epoch must not draw from the generator that the model uses
         )
@@ -100,10 +110,15 @@ class Batches:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
+        faults: list[_Fault] = []
         for batch in self._loader:
             if isinstance(batch, list):
-                raise_all([DataError(fault.what, where=fault.where, mend=fault.mend) for fault in batch])
+                faults = batch
+                break
             yield batch
+        if faults:
+            self._loader = self._new_loader()  # ends the workers now; held by a traceback they would take 5 seconds each to go
+            raise_all([DataError(fault.what, where=fault.where, mend=fault.mend) for fault in faults])
 
 
 def train_loader(dataset: DetectionDataset, order: Sampler[list[Key]], *, workers: int | Literal["auto"] = "auto") -> Batches:
