@@ -134,7 +134,11 @@ def _with_options(fault: ConfigError, groups: Mapping[str, Collection[str]]) -> 
 
 def _with_place(fault: ConfigError, locate: Callable[[str], str | None]) -> ConfigError:
     place = locate(fault.where) if fault.where else None
-    return type(fault)(fault.what, where=f"{fault.where} ({place})", mend=fault.mend) if place else fault
+    if place is None:
+        return fault
+    # A value that an experiment gives to a part which the user replaced is the usual cause.
+    mend = "; ".join(filter(None, [fault.mend, "or leave the experiment out: experiment=null" if "experiment/" in place else ""]))
+    return type(fault)(fault.what, where=f"{fault.where} ({place})", mend=mend)
 
 
 def _validate(model: type[AnySettings], config: Mapping[str, Any]) -> AnySettings:

@@ -73,10 +73,19 @@ def _main(tool: Tool, argv: Sequence[str]) -> int:
     if "multirun" in arguments.switches:
         return _multirun(tool, arguments)
     settings = load_settings(tool, arguments.overrides, arguments.config_dir, arguments.config_dirs)
+    _start_logging()
     module, _, function = tool.run.partition(":")
     run = getattr(importlib.import_module(module), function)
     code = run(settings, arguments.overrides) if tool.takes_overrides else run(settings)
     return code if isinstance(code, int) else 0
+
+
+def _start_logging() -> None:
+    """Our own messages go to stdout as plain lines; of other libraries only warnings."""
+    import logging
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+    logging.getLogger("fusion_det").setLevel(logging.INFO)
 
 
 def load_settings(tool: Tool, overrides: Sequence[str], config_dir: Path, config_dirs: Sequence[str] = ()) -> Any:

@@ -19,7 +19,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -82,7 +82,7 @@ def compose(tool: str, overrides: Sequence[str], config_dir: str | Path | None =
 def default_name(choices: dict[str, str | None]) -> str:
     """``scenes_tiny_fpn_add_fcos`` out of the chosen options."""
     words = [choices.get(group) or "none" for group in NAMED_BY]
-    return re.sub(r"[^A-Za-z0-9._+=-]+", "-", "_".join(words))[:120]
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", "_".join(words))[:120]
 
 
 @contextmanager
@@ -104,10 +104,10 @@ def _parse_all(overrides: Sequence[str], result: Composition) -> list[str]:
     for text in overrides:
         try:
             parsed = parser.parse_override(text)
-        except OverrideParseException as error:
-            result.faults.append(unreadable(text, error))
+            if not parsed.key_or_group:
+                raise HydraException("there is no key")
         except HydraException as error:
-            result.faults.append(ConfigError(f"cannot be read: {_first_line(error)}", where=text))
+            result.faults.append(unreadable(text, error))
         else:
             if parsed.is_sweep_override():
                 result.faults.append(ConfigError("several values for one run", where=text, mend="add -m to run them one after another"))
@@ -211,7 +211,8 @@ def _mend_yaml(error: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if not line.startswith("Error parsing override")), "")
 
 
 def _join(option: str | Sequence[str]) -> str:

@@ -17,10 +17,10 @@ from types import FrameType
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 
 from fusion_det.config.compose import session, unreadable
-from fusion_det.config.overrides import normalise, take_search_path
+from fusion_det.config.overrides import normalise, quote, take_search_path
 from fusion_det.config.tools import Tool, list_groups
 from fusion_det.errors import ConfigError
 
@@ -34,18 +34,24 @@ def expand(tool: Tool, overrides: Sequence[str], config_dir: Path, config_dirs: 
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         for text in normalise(rest, list_groups(folders), tool.open_nodes, multirun=True):
             try:
-                parsed = parser.parse_override(text)
+                (parsed,) = parser.parse_overrides([text])  # this form also hands on the config loader, for glob()
                 if parsed.is_sweep_override() and not parsed.is_discrete_sweep():
                     raise ConfigError("interval() has no list of values", where=text, mend="use key=a,b,c or range(a,b)")
                 key = parsed.get_key_element()
                 sweep = parsed.is_sweep_override()
-                choices[key] = [f"{key}={value}" for value in parsed.sweep_string_iterator()] if sweep else [text]
-            except OverrideParseException as error:
-                raise unreadable(text, error) from error
+                choices[key] = [f"{key}={_unescaped(value, parser)}" for value in parsed.sweep_string_iterator()] if sweep else [text]
             except HydraException as error:
-                raise ConfigError(str(error).splitlines()[0], where=text) from error
+                raise unreadable(text, error) from error
     fixed = [text for text in overrides if text not in rest]
     return [[*fixed, *job] for job in itertools.product(*choices.values())]
+
+
+def _unescaped(value: str, parser: OverridesParser) -> str:
+    """One swept value as its job's command line takes it: quotes in place of Hydra's backslashes, which a path could not tell apart."""
+    if "\\" not in value:
+        return value
+    meant = parser.parse_override(f"key={value}").value()
+    return quote(meant) if isinstance(meant, str) else value
 
 
 def run_jobs(command: Sequence[str], jobs: Sequence[Sequence[str]]) -> int:

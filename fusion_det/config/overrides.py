@@ -41,7 +41,7 @@ def split(text: str) -> Override:
 
 
 def normalise(overrides: Sequence[str], groups: Collection[str], open_nodes: tuple[str, ...] = (), *, multirun: bool = False) -> list[str]:
-    """The overrides in Hydra's grammar. Keys that begin with one of ``open_nodes`` need no ``+``; in a ``multirun`` paths may be swept.
+    """The overrides in Hydra's grammar. Keys inside ``open_nodes`` need no ``+``; in a ``multirun`` paths may be swept.
 
     Raises ``ConfigError`` for settings of Hydra itself, which would do nothing here.
     """
@@ -56,11 +56,13 @@ def _normalise(override: Override, groups: Collection[str], open_nodes: tuple[st
         )
     if value is None or mark == "~":
         return override
-    if key in groups:
+    if key in groups and not value.startswith("{"):
         if value == "null" and not mark:
             return Override("~", key, package, None)  # Hydra takes `~group` but not `group=null`
         return override._replace(value=f"'{value}'") if re.fullmatch(r"[\d._]+|true|false", value) else override
-    if key.startswith(open_nodes) and not mark:
+    is_open = any(key == node or key.startswith(f"{node}.") for node in open_nodes)
+    if not mark and (is_open or value.startswith("{")):
+        # Hydra would blame a wrong key inside {...} on the mapping; once it is in, the checker names it.
         override = override._replace(mark="++")
     if key.rpartition(".")[2] in PATH_KEYS and key != SEARCH_PATH:
         override = override._replace(value=_quote_path(value, multirun=multirun))

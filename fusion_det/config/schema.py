@@ -16,8 +16,8 @@ from fusion_det.config.types import Momentum, UnitInterval
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$"), Meaning("one of auto, cpu, cuda, cuda:N")]
 RunName = Annotated[
     str,
-    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+=-]{0,119}$"),
-    Meaning("a folder name: a letter or digit, then letters, digits, . _ + = -"),
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,119}$"),
+    Meaning("a folder name: a letter or digit, then letters, digits, . _ + -"),
 ]
 Workers = NonNegativeInt | Literal["auto"]
 Metric = Literal["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]

@@ -21,7 +21,7 @@ class Tool(NamedTuple):
     examples: tuple[tuple[str, str], ...]
     """Arguments after the command, and what they do."""
     open_nodes: tuple[str, ...] = ()
-    """Beginnings of keys that a user may add without Hydra's ``+``."""
+    """Mappings that take further keys without Hydra's ``+``."""
 
 
 TRAIN = Tool(
@@ -32,13 +32,13 @@ TRAIN = Tool(
     True,
     (
         ("", "the default run: generated scenes, on CPU or GPU, in minutes"),
-        ("neck=bifpn fusion=iaff head=retinanet seed=3", "choose the parts"),
+        ("neck=fpn fusion=concat backbone=resnet18 seed=3", "choose the parts"),
         ("trainer.epochs=24 loader.batch_size=16 optimizer.lr=0.02", "change values"),
         ("data=coco data.root=/data/coco", "train on COCO-format data"),
         ("resume=auto", "go on with the newest unfinished run of this name"),
-        ("-m neck=fpn,pafpn,bifpn seed=0,1,2", "nine runs, one after another"),
+        ("-m neck=none,fpn seed=0,1,2", "six runs, one after another"),
     ),
-    ("eval.expect.",),
+    ("eval.expect",),
 )
 EVALUATE = Tool(
     "evaluate",
@@ -54,7 +54,7 @@ EVALUATE = Tool(
         ("checkpoint=best.pt expect.AP=[0.35,0.02]", "exit with 4 unless AP is 0.35 +- 0.02"),
         ("-m checkpoint=a.pt,b.pt", "several checkpoints, one after another"),
     ),
-    ("expect.", "data."),  # without data=OPTION the data keys change the checkpoint's own data config
+    ("expect", "data"),  # without data=OPTION the data keys change the checkpoint's own data config
 )
 PREDICT = Tool(
     "predict",
