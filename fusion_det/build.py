@@ -34,6 +34,14 @@ def build_detector(cfg: Mapping[str, Any], num_classes: int, *, seed: int, load_
     return Detector(backbone, neck, head, build(cfg["late_fusion"]), mean=backbone.mean, std=backbone.std)
 
 
+def dry_run(cfg: Mapping[str, Any]) -> str:
+    """Build everything without memory or weights, so that parts that do not fit fail before data is touched; the neck's plan as text."""
+    with torch.device("meta"):
+        detector = build_detector(cfg, num_classes=1, seed=0, load_pretrained=False)
+    plan = getattr(detector.neck, "plan", None)
+    return f"neck:\n{plan.draw()}" if plan is not None else ""
+
+
 @contextmanager
 def _component(seed: int, name: str) -> Iterator[None]:
     """Seed torch by (seed, component name), restore its state afterwards, and turn a part's refusal into a config error."""

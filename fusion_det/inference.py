@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +14,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fusion_det.build import build_detector
+from fusion_det.config.files import write_json
 from fusion_det.data.augment import evaluation_view
 from fusion_det.data.buckets import assign, make_buckets
 from fusion_det.data.images import read_image
 from fusion_det.engine.checkpoint import load_checkpoint
 from fusion_det.engine.device import autocast, choose_device, choose_precision
-from fusion_det.errors import CheckpointError, DataError
+from fusion_det.errors import CheckpointError, ConfigError, DataError, FusionDetError, raise_all
 from fusion_det.structures import Detections, ImageBatch
+from fusion_det.visualize import draw_boxes, save_png
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from fusion_det.config.schema import PredictConfig
+
     Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
+
+logger = logging.getLogger(__name__)
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,8 @@ class LoadedDetector:
             self.model.load_state_dict(weights)
         except RuntimeError as error:
             first = str(error).strip().splitlines()[-1].strip()
-            raise CheckpointError(f"its weights do not fit its own config: {first}", where=where, mend="use the version it was made with") from error
+            fault = f"its weights do not fit its own config: {first}"
+            raise CheckpointError(fault, where=where, mend="use the version it was made with") from error
         self.model.to(device).eval()
         if self.config["trainer"]["channels_last"]:
             self.model.channels_last()
@@ -128,11 +137,10 @@ def to_tensor(picture: Any) -> Tensor:
     if not isinstance(picture, Tensor):
         if hasattr(picture, "convert"):
             picture = np.asarray(picture.convert("RGB"))
-        picture = torch.from_numpy(np.ascontiguousarray(picture)).movedim(-1, 0)
+        picture = torch.from_numpy(np.array(picture)).movedim(-1, 0)
     if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3 or 0 in picture.shape:
-        raise DataError(
-            f"a picture of dtype {picture.dtype} and shape [C, H, W] = {list(picture.shape)}", where="predict", mend="give uint8 RGB pictures"
-        )
+        fault = f"a picture of dtype {picture.dtype} and shape [C, H, W] = {list(picture.shape)}"
+        raise DataError(fault, where="predict", mend="give uint8 RGB pictures")
     return picture
 
 
@@ -147,3 +155,67 @@ def batch_of(pictures: list[Tensor], bucket: tuple[int, int]) -> ImageBatch:
         original_sizes=torch.tensor([tuple(picture.shape[-2:]) for picture in pictures]),
         image_ids=tuple(range(len(pictures))),
     )
+
+
+def predict_files(settings: PredictConfig) -> None:
+    """``tools/predict.py``: detections of a picture, or of every picture of a folder, as ``predictions.json`` and drawn copies.
+
+    A picture that cannot be read is named and skipped; the others are done first, then the faults are raised.
+    """
+    paths = find_pictures(Path(settings.source).expanduser())
+    detector = load(settings.checkpoint, device=settings.device, use_ema=settings.use_ema)
+    output = Path(settings.output)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FusionDetError(f"cannot write: {error.strerror}", where=str(output), mend="choose another folder with output=DIR") from error
+    records: list[dict[str, Any]] = []
+    faults: list[FusionDetError] = []
+    count = 0
+    for start in range(0, len(paths), settings.batch_size):
+        pictures, names = [], []
+        for path in paths[start : start + settings.batch_size]:
+            try:
+                pictures.append(read_image(path))
+                names.append(path)
+            except DataError as error:
+                faults.append(error)
+        found = detector.predict(pictures, score_threshold=settings.score_threshold, batch_size=settings.batch_size)
+        for path, picture, prediction in zip(names, pictures, found, strict=True):
+            records.append(as_record(path.name, picture, prediction))
+            count += len(prediction.names)
+            if settings.draw:
+                drawn = draw_boxes(picture, prediction.boxes, prediction.labels, detector.class_names, scores=prediction.scores)
+                save_png(output / f"{path.stem}.png", drawn)
+    write_json(output / "predictions.json", {"checkpoint": settings.checkpoint, "pictures": records})
+    files = "predictions.json and drawn pictures" if settings.draw else "predictions.json"
+    logger.info("%d detections in %d pictures; in %s: %s", count, len(records), output, files)
+    raise_all(faults)
+
+
+def find_pictures(source: Path) -> list[Path]:
+    """The picture ``source``, or all pictures of the folder ``source`` by name; ``DataError`` if there are none."""
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise ConfigError("no such picture or folder", where=f"source={source}", mend="give a picture file or a folder of pictures")
+    found = sorted(path for path in source.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+    if not found:
+        raise DataError(f"no pictures ({', '.join(PICTURE_SUFFIXES)}) in it", where=str(source), mend="give a folder that holds pictures")
+    return found
+
+
+def as_record(name: str, picture: Tensor, prediction: Prediction) -> dict[str, Any]:
+    """One picture of ``predictions.json``: COCO's xywh boxes in pixels of the picture, original category ids."""
+    xyxy = prediction.boxes
+    xywh = torch.cat([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], dim=1)
+    rows = zip(prediction.category_ids, prediction.names, xywh.tolist(), prediction.scores.tolist(), prediction.levels, strict=True)
+    return {
+        "file_name": name,
+        "width": picture.shape[2],
+        "height": picture.shape[1],
+        "detections": [
+            {"category_id": c, "category": n, "bbox": [round(v, 2) for v in box], "score": round(s, 5), "level": level}
+            for c, n, box, s, level in rows
+        ],
+    }

@@ -9,7 +9,6 @@ from typing import Any
 import timm
 import torch
 from pydantic import NonNegativeInt, PositiveInt
-from timm.layers import freeze_batch_norm_2d
 from torch import Tensor, nn
 
 from fusion_det.backbones.weights import load_timm_features
@@ -46,13 +45,15 @@ class TimmBackbone(nn.Module):
         pretrained_cfg: dict[str, Any] = self.net.pretrained_cfg if hasattr(self.net, "pretrained_cfg") else _pretrained_cfg(name)
         self.mean = tuple(255.0 * value for value in pretrained_cfg["mean"])
         self.std = tuple(255.0 * value for value in pretrained_cfg["std"])
-        if frozen_norm:
-            self.net = freeze_batch_norm_2d(self.net)
-        self._freeze(name, frozen_stages)
-
-    def _freeze(self, name: str, stages: int) -> None:
-        """Freeze every module that lies, in order of definition, before the end of timm's stage number ``stages``."""
         self.frozen_modules: list[nn.Module] = []
+        self._freeze_stages(name, frozen_stages)
+        if frozen_norm:
+            # BatchNorm in evaluation mode is one fused kernel; timm's FrozenBatchNormAct2d costs a fifth of the whole step on a CPU.
+            norms = [m for m in self.net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+            self.frozen_modules += [norm.requires_grad_(False) for norm in norms]
+
+    def _freeze_stages(self, name: str, stages: int) -> None:
+        """Freeze every module that lies, in order of definition, before the end of timm's stage number ``stages``."""
         if not stages:
             return
         names = [info["module"] for info in _meta_model(name).feature_info.info]
@@ -68,7 +69,7 @@ class TimmBackbone(nn.Module):
                 self.frozen_modules.append(module.requires_grad_(False))
 
     def train(self, mode: bool = True) -> TimmBackbone:
-        """Training mode for all but the frozen stages."""
+        """Training mode for all but the frozen stages and normalisations."""
         super().train(mode)
         for module in self.frozen_modules:
             module.eval()

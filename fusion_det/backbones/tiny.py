@@ -13,7 +13,10 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with BatchNorm and a shortcut (He et al., CVPR 2016, arXiv 1512.03385, Fig. 5 left)."""
+    """Two 3x3 convolutions with BatchNorm and a shortcut (He et al., CVPR 2016, arXiv 1512.03385, Fig. 5 left).
+
+    The shortcut halves by average pooling before its 1x1 convolution (ResNet-D, arXiv 1812.01187): no activation is thrown away.
+    """
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -23,7 +26,10 @@ class BasicBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
-            self.shortcut = nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+            # Pooling also keeps clear of oneDNN's strided 1x1 convolution, whose NHWC backward writes out of bounds for fewer than 16
+            # input channels (seen in torch 2.15: crashes). ceil_mode: odd sizes halve as in the 3x3 convolution.
+            pool = nn.AvgPool2d(stride, ceil_mode=True) if stride != 1 else nn.Identity()
+            self.shortcut = nn.Sequential(pool, nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.norm1(self.conv1(x)), inplace=True)

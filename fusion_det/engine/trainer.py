@@ -7,7 +7,6 @@ sample's augmentation are pure functions of (seed, epoch, position), so a positi
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -29,7 +28,7 @@ Report = Callable[["Trainer", dict[str, float]], None]
 class Trainer:
     """Trains ``model`` for ``epochs`` passes over ``batches(epoch, start_batch)``.
 
-    ``report`` gets the mean losses and speeds every ``log_every`` steps, ``end_of_epoch`` is called after each epoch. ``accumulate``
+    ``report`` gets the mean losses every ``log_every`` steps, ``end_of_epoch`` is called after each epoch. ``accumulate``
     batches make one optimizer step. With ``ema_decay`` > 0, ``ema`` follows the weights with a decay that ramps up to it (timm).
     """
 
@@ -64,8 +63,18 @@ class Trainer:
         """Optimizer steps of the whole run."""
         return self.epochs * math.ceil(self.num_batches / self.accumulate)
 
-    def fit(self, *, report: Report, end_of_epoch: Callable[[Trainer], None], stop: StopRequest) -> bool:
-        """Run from the present position to the end; false if ``stop`` ended it early (the state is consistent either way)."""
+    def fit(
+        self,
+        *,
+        report: Report,
+        end_of_epoch: Callable[[Trainer], None],
+        stop: StopRequest,
+        on_batch: Callable[[int], None] = lambda images: None,
+    ) -> bool:
+        """Run from the present position to the end; false if ``stop`` ended it early (the state is consistent either way).
+
+        ``on_batch`` hears of the images of every optimizer step.
+        """
         while self.epoch < self.epochs:
             self.model.train()
             group: list[tuple[ImageBatch, Targets]] = []
@@ -75,6 +84,7 @@ class Trainer:
                     continue
                 self.train_step(group)
                 self.batch += len(group)
+                on_batch(sum(len(images) for images, _ in group))
                 group = []
                 if self.step % self.log_every == 0 or self.step == self.total_steps:
                     self.guard.check(wait=True)
@@ -84,7 +94,7 @@ class Trainer:
             self.epoch, self.batch = self.epoch + 1, 0
             self.guard.check(wait=True)
             end_of_epoch(self)
-            if stop.number is not None:
+            if stop.number is not None and self.epoch < self.epochs:
                 return False
         return True
 
@@ -98,10 +108,10 @@ class Trainer:
             self.guard.watch(self.step + 1, losses, images.image_ids)
             self.guard.check()
             (total / len(group)).backward()
-            self.window.add({"loss": total.detach(), **{k: v.detach() for k, v in losses.items()}}, len(images))
+            self.window.add({"loss": total.detach(), **{k: v.detach() for k, v in losses.items()}})
         if self.clip_grad_norm is not None:
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_grad_norm, foreach=True)
-            self.window.add({"grad_norm": norm.detach()}, 0)
+            self.window.add({"grad_norm": norm.detach()})
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
@@ -126,7 +136,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "rng": rng,
-            "window": {"sums": self.window.sums, "counts": self.window.counts, "images": self.window.images},
+            "window": {"sums": self.window.sums, "counts": self.window.counts},
             "epoch": self.epoch,
             "batch": self.batch,
             "step": self.step,
@@ -147,32 +157,25 @@ class Trainer:
 
 
 class Window:
-    """Sums since the last report, kept on the device so that no step waits for them."""
+    """Means of scalars since the last report, kept on the device so that no step waits for them."""
 
     def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
-        self.images, self.start = 0, time.perf_counter()
 
     def restore(self, state: dict[str, Any], device: torch.device) -> None:
         """Take up the sums of an interrupted run, so that its log goes on as well."""
-        self.reset()
         self.sums = {name: value.to(device) for name, value in state["sums"].items()}
-        self.counts, self.images = dict(state["counts"]), state["images"]
+        self.counts = dict(state["counts"])
 
-    def add(self, values: dict[str, Tensor], images: int) -> None:
+    def add(self, values: dict[str, Tensor]) -> None:
         """Add one batch's scalars."""
         for name, value in values.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
             self.counts[name] = self.counts.get(name, 0) + 1
-        self.images += images
 
     def drain(self) -> dict[str, float]:
-        """Means since the last call and ``images_per_s``; starts a new window."""
+        """Means since the last call; starts a new window."""
         means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
-        means["images_per_s"] = self.images / max(1e-9, time.perf_counter() - self.start)
-        self.reset()
+        self.sums, self.counts = {}, {}
         return means

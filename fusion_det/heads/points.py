@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 
-def grid_points(shapes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device, *, offset: float = 0.5) -> tuple[Tensor, Tensor]:
+def grid_points(
+    shapes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device, *, offset: float = 0.5
+) -> tuple[Tensor, Tensor]:
     """One point per cell of all levels, ``offset`` strides into it (0.5: its centre), in row-major order, level after level.
 
     ``shapes``: (H, W) per level. Returns points [P, 2] (x, y) in pixels of the network frame and each point's level index [P].
