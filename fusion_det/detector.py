@@ -38,7 +38,7 @@ class Detector(nn.Module):
     def channels_last(self) -> Detector:
         """Keep weights and pictures in NHWC order, which tensor cores and most CPU kernels prefer."""
         self.memory_format = torch.channels_last
-        return self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self.to(memory_format=torch.channels_last)
 
     def features(self, images: ImageBatch) -> list[Tensor]:
         """uint8 pictures -> neck maps [B, C, H_i, W_i], fine to coarse."""

@@ -81,7 +81,7 @@ class LoadedDetector:
         ``images``: one or several of: a path, a PIL picture, a uint8 array [H, W, 3] (RGB), a uint8 tensor [3, H, W] (RGB).
         """
         single = isinstance(images, (str, Path, np.ndarray, Tensor)) or hasattr(images, "getpixel")
-        pictures: Sequence[Any] = [images] if single else images  # type: ignore[list-item, assignment]
+        pictures: Sequence[Any] = [images] if single else images  # type: ignore[assignment]
         found: list[Prediction] = []
         for start in range(0, len(pictures), batch_size):
             decoded = [to_tensor(picture) for picture in pictures[start : start + batch_size]]

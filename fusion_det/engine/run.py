@@ -87,7 +87,8 @@ class Run:
                 logger.info("%s: %s", index.name, line)
         self._load_data()
         self._make_trainer()
-        self.best, self.evaluated, self.metrics = Best(), 0, None
+        self.best, self.evaluated = Best(), 0
+        self.metrics: BoxMetrics | None = None
         resumed = self._resume(folder.checkpoint)
         self.log = RunLog(self.folder, tensorboard=settings.logger.tensorboard, resume_step=self.trainer.step if resumed else None)
         self.stop = StopRequest()
@@ -195,20 +196,20 @@ class Run:
         results = collect_predictions(
             model, self.val_batches, category_ids=list(index.category_ids), device=self.device, precision=self.precision
         )
-        self.metrics = score_predictions(index, results, max_detections=self.settings.eval.max_detections)
-        self.evaluated = self.trainer.epoch
+        metrics = score_predictions(index, results, max_detections=self.settings.eval.max_detections)
+        self.metrics, self.evaluated = metrics, self.trainer.epoch
         write_predictions(self.folder / "predictions.json", results)
         seconds = time.perf_counter() - start
         self.progress.skip_time(seconds)
-        self.log.scalars(self.trainer.step, self.metrics.scalars("val") | {"perf/eval_s": seconds})
+        self.log.scalars(self.trainer.step, metrics.scalars("val") | {"perf/eval_s": seconds})
         for name, picture in validation_samples(index, results, count=self.settings.trainer.pictures):
             self.log.picture(name, self.trainer.step, picture)
-        better = (self.metrics.summary["AP"] or 0.0) > self.best.score or not self.best.summary
+        better = (metrics.summary["AP"] or 0.0) > self.best.score or not self.best.summary
         if better:
-            self.best = Best(self.evaluated, dict(self.metrics.summary))
-        self._write_results(finished=False)
+            self.best = Best(self.evaluated, dict(metrics.summary))
+        self._write_results(metrics, finished=False)
         self._save(also_best=better)
-        summary = "  ".join(f"{k} {100 * v:.1f}" for k, v in self.metrics.summary.items() if v is not None and k in ("AP", "AP50", "AP75"))
+        summary = "  ".join(f"{k} {100 * v:.1f}" for k, v in metrics.summary.items() if v is not None and k in ("AP", "AP50", "AP75"))
         logger.info("epoch %d/%d: %s (%.1f s)", self.evaluated, self.trainer.epochs, summary, seconds)
 
     def _model(self) -> Any:
@@ -234,14 +235,13 @@ class Run:
         if also_best:
             save_checkpoint(self.folder / "best.pt", state, keep=1)
 
-    def _write_results(self, *, finished: bool) -> None:
-        assert self.metrics is not None
+    def _write_results(self, metrics: BoxMetrics, *, finished: bool) -> None:
         write_json(
             self.folder / "results.json",
             {
                 "finished": finished,
                 "epoch": self.evaluated,
-                **self.metrics.as_dict(),
+                **metrics.as_dict(),
                 "best": {"epoch": self.best.epoch, "summary": self.best.summary},
                 "seed": self.settings.seed,
                 "precision": self.precision,
@@ -252,17 +252,17 @@ class Run:
         )
 
     def _finish(self) -> None:
-        if self.metrics is None:  # resumed right after its last evaluation
+        metrics = self.metrics
+        if metrics is None:  # resumed right after its last evaluation
             written = json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
-            self.metrics = BoxMetrics(**{f.name: written[f.name] for f in fields(BoxMetrics)})
-        self._write_results(finished=True)
-        logger.info("%s", self.metrics.table())
-        best = f"epoch {self.best.epoch}, AP {100 * self.best.score:.1f}"
+            metrics = BoxMetrics(**{f.name: written[f.name] for f in fields(BoxMetrics)})
+        self._write_results(metrics, finished=True)
+        logger.info("%s", metrics.table())
         logger.info(
-            "done in %.0f s. In %s: last.pt, best.pt (%s), results.json, predictions.json, metrics.jsonl, pictures/, tensorboard/",
-            time.perf_counter() - self.started, self.folder, best,
+            "done in %.0f s; in %s: last.pt, best.pt (epoch %d, AP %.1f), results, predictions, metrics, pictures and TensorBoard events",
+            time.perf_counter() - self.started, self.folder, self.best.epoch, 100 * self.best.score,
         )  # fmt: skip
-        check_expectations(self.metrics, self.settings.eval.expect)
+        check_expectations(metrics, self.settings.eval.expect)
 
     def _draw_first_batch(self) -> None:
         images, targets = next(iter(self._batches(0, 0)))

@@ -47,7 +47,7 @@ def score_predictions(index: CocoIndex, results: list[dict[str, Any]], *, max_de
     return evaluate_boxes(index.ground_truth(), results, max_detections=max_detections)
 
 
-def check_expectations(metrics: BoxMetrics, expect: Mapping[str, tuple[float, float]]) -> None:
+def check_expectations(metrics: BoxMetrics, expect: Mapping[Any, tuple[float, float]]) -> None:
     """Raise ``ExpectationError`` for every metric of ``expect`` that lies outside its (value, tolerance)."""
     outside = []
     for name, (value, tolerance) in expect.items():

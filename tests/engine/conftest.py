@@ -11,6 +11,7 @@ from tests_engine_settings import SMALL
 from fusion_det.config.cli import load_settings
 from fusion_det.config.tools import default_config_dir, get_tool
 
+
 @pytest.fixture(autouse=True)
 def _one_thread():
     threads = torch.get_num_threads()

@@ -77,7 +77,8 @@ def stop_after(monkeypatch, step: int, number: int = signal.SIGTERM):
 
 def test_a_run_leaves_everything_that_is_promised(uninterrupted):
     folder, state = uninterrupted
-    for name in ("config.yaml", "overrides.yaml", "environment.json", "metrics.jsonl", "results.json", "predictions.json", "last.pt", "best.pt"):
+    records = ("config.yaml", "overrides.yaml", "environment.json", "metrics.jsonl", "results.json", "predictions.json")
+    for name in (*records, "last.pt", "best.pt"):
         assert (folder / name).is_file(), name
     assert list((folder / "tensorboard").iterdir())
     assert {p.name.rsplit("_", 1)[0] for p in (folder / "pictures").iterdir()} == {"train_first_batch", "val_sample_0"}
@@ -160,7 +161,7 @@ def test_resume_refuses_another_config_and_other_classes(uninterrupted, make_set
     assert refused.value.exit_code == 2
     assert [line.split(":")[0] for line in refused.value.lines] == ["neck.channels", "optimizer.lr"]
     save_checkpoint(tmp_path / "foreign.pt", state | {"class_names": ["red", "green"]})
-    with pytest.raises(CheckpointError, match="trained on 2 classes .* the data has 3"):
+    with pytest.raises(CheckpointError, match=r"trained on 2 classes .* the data has 3"):
         train(make_settings("y", f"resume={tmp_path / 'foreign.pt'}"), [])
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torchvision.models.detection.fcos import FCOS as TorchvisionFCOS
-from torchvision.models.detection.fcos import FCOSHead
+from torchvision.models.detection import fcos as reference
 from torchvision.models.detection.image_list import ImageList
 
 from fusion_det.heads import fcos_assigner
@@ -112,8 +111,8 @@ def test_centerness_of_known_points():
     assert torch.allclose(centerness_targets(points, boxes, torch.ones(1, 2, dtype=torch.bool)), expected)
 
 
-def copy_to_torchvision(ours: FCOS) -> FCOSHead:
-    theirs = FCOSHead(32, 1, 5, num_convs=2)
+def copy_to_torchvision(ours: FCOS) -> reference.FCOSHead:
+    theirs = reference.FCOSHead(32, 1, 5, num_convs=2)
     theirs.classification_head.conv.load_state_dict(ours.class_tower.state_dict())
     theirs.classification_head.cls_logits.load_state_dict(ours.class_logits.state_dict())
     theirs.regression_head.conv.load_state_dict(ours.box_tower.state_dict())
@@ -137,7 +136,7 @@ def test_losses_and_outputs_equal_torchvision(counts):
 
     from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-    model = TorchvisionFCOS.__new__(TorchvisionFCOS)
+    model = reference.FCOS.__new__(reference.FCOS)
     torch.nn.Module.__init__(model)
     model.head, model.center_sampling_radius = theirs, 1.5
     generator = AnchorGenerator(((8,), (16,), (32,)), ((1.0,),) * 3)
