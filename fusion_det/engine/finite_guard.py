@@ -35,7 +35,8 @@ class FiniteGuard:
         values = torch.stack([value.detach() for value in losses.values()])
         copied = None
         if values.is_cuda:
-            values = values.to("cpu", non_blocking=True)
+            host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)  # a copy into pageable memory would wait
+            values = host.copy_(values, non_blocking=True)
             copied = torch.cuda.Event()
             copied.record()
         self.watched.append(_Watched(step, tuple(losses), image_ids, values, copied))

@@ -176,6 +176,7 @@ class Window:
 
     def drain(self) -> dict[str, float]:
         """Means since the last call; starts a new window."""
-        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        totals = torch.stack(list(self.sums.values())).tolist() if self.sums else []  # one transfer
+        means = {name: total / self.counts[name] for name, total in zip(self.sums, totals, strict=True)}
         self.sums, self.counts = {}, {}
         return means
