@@ -109,7 +109,6 @@ def test_data_faults_exit_with_3_and_name_the_place(case: str, root: Path, train
         (["device=cuda:7"], "torch sees"),
         (["neck=single", "neck.topology.stride=128"], "stride 128 is not among the backbone's strides"),
         (["data.image_size=100"], "is not a multiple of 32"),
-        (["backbone=timm", "backbone.name=resnet5000"], "timm has no model"),
         (["fusion._target_=os.system"], "refused"),
         (["checkpoint=x"], "unknown key"),
     ],
@@ -120,6 +119,13 @@ def test_config_faults_exit_with_2_before_anything_is_written(words: list[str], 
     assert any(expected in line for line in lines), lines
     assert not (tmp_path / "run").exists() or "image_size" in words[0]
     assert len(lines) >= len(words) or len(words) == 2
+
+
+def test_unknown_backbone_is_refused_before_the_data(tmp_path: Path, capfd) -> None:
+    words = ["data=coco", "data.root=/nowhere", "backbone=timm", "backbone.name=resnet5000", f"run_dir={tmp_path / 'run'}"]
+    assert main("train", words) == 2
+    assert "error: backbone.name: timm has no model 'resnet5000' -> did you mean resnet" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_run_folder_in_use_and_not_writable(train, tmp_path: Path) -> None:
@@ -183,7 +189,7 @@ def test_evaluate_and_predict_work_from_the_checkpoint_alone(checkpoint: Path, r
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_damaged_checkpoints_are_refused(checkpoint: Path, capfd) -> None:
+def test_damaged_checkpoints_are_refused(checkpoint: Path, root: Path, capfd) -> None:
     content = checkpoint.read_bytes()
     flipped = bytearray(content)
     flipped[len(content) // 3] ^= 4
@@ -193,7 +199,7 @@ def test_damaged_checkpoints_are_refused(checkpoint: Path, capfd) -> None:
         (line,) = [text for text in capfd.readouterr().err.splitlines() if text.startswith("error: ")]
         assert str(checkpoint) in line
     torch.save({"weights": torch.zeros(3)}, checkpoint)
-    assert main("predict", [f"checkpoint={checkpoint}", f"source={checkpoint.parent}"]) == 3
+    assert main("predict", [f"checkpoint={checkpoint}", f"source={root / 'train'}"]) == 3
     assert "not a fusion_det checkpoint" in capfd.readouterr().err
 
 
