@@ -181,6 +181,12 @@ def test_evaluate_and_predict_work_from_the_checkpoint_alone(checkpoint: Path, r
     words = [f"checkpoint={alone}", f"annotations={file}", f"images={folder}", f"output={tmp_path / 'out'}", "workers=0"]
     assert main("evaluate", words) == 0
     assert json.loads((tmp_path / "out" / "predictions.json").read_text()) is not None
+    moved = shutil.copytree(root, tmp_path / "moved")
+    assert main("evaluate", [f"checkpoint={alone}", f"data.root={moved}", f"output={tmp_path / 'moved-out'}", "workers=0"]) == 0
+    assert json.loads((tmp_path / "moved-out" / "results.json").read_text())["summary"] == trained["summary"]
+    words = [f"checkpoint={alone}", "data=coco", f"data.root={moved}", "split=train", f"output={tmp_path / 'train-out'}", "workers=0"]
+    assert main("evaluate", words) == 0
+    assert json.loads((tmp_path / "train-out" / "results.json").read_text())["counts"]["images"] == 8
     assert main("predict", [f"checkpoint={alone}", f"source={folder}", f"output={tmp_path / 'drawn'}", "score_threshold=0.0"]) == 0
     written = json.loads((tmp_path / "drawn" / "predictions.json").read_text())
     assert [p["file_name"] for p in written["pictures"]] == sorted(p.name for p in folder.iterdir())

@@ -72,6 +72,8 @@ def choose_index(settings: EvaluateConfig, detector: LoadedDetector) -> CocoInde
     own: dict[str, Any] = detector.config["data"]
     node = dict(settings.data or {})
     node = node if "_target_" in node else own | node
+    if node.get("image_size", detector.image_size) != detector.image_size:
+        logger.info("pictures are resized to the checkpoint's %d px; data.image_size is not used here", detector.image_size)
     if "root" in (settings.data or {}) and settings.split not in ("train", "val"):
         return one_split(node["root"], settings.split)
     source = build(node)
