@@ -167,7 +167,8 @@ class Run:
         self._finish()
 
     def _report(self, trainer: Trainer, means: dict[str, float]) -> None:
-        speed = {"perf/images_per_s": self.progress.report(means)}
+        speed = {"perf/images_per_s": self.progress.report(means), "perf/data_time": trainer.data_seconds}
+        trainer.data_seconds = 0.0
         if self.device.type == "cuda":
             speed["perf/mem_gb"] = torch.cuda.max_memory_allocated(self.device) / 2**30
         rates = {group["name"].split("/")[0]: group["lr"] for group in trainer.optimizer.param_groups}

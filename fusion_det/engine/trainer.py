@@ -7,6 +7,7 @@ sample's augmentation are pure functions of (seed, epoch, position), so a positi
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -56,6 +57,7 @@ class Trainer:
         self.loss_fn: Callable[..., dict[str, Tensor]] = torch.compile(model) if compile else model
         self.guard, self.window = FiniteGuard(), Window()
         self.epoch = self.batch = self.step = 0
+        self.data_seconds = 0.0  # waited for batches by this process
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     @property
@@ -78,9 +80,12 @@ class Trainer:
         while self.epoch < self.epochs:
             self.model.train()
             group: list[tuple[ImageBatch, Targets]] = []
+            waiting = time.perf_counter()
             for batch in self.batches(self.epoch, self.batch):
+                self.data_seconds += time.perf_counter() - waiting
                 group.append(batch)
                 if len(group) < self.accumulate and self.batch + len(group) < self.num_batches:
+                    waiting = time.perf_counter()
                     continue
                 self.train_step(group)
                 self.batch += len(group)
@@ -91,6 +96,7 @@ class Trainer:
                     report(self, self.window.drain())
                 if stop.number is not None:
                     return False
+                waiting = time.perf_counter()
             self.epoch, self.batch = self.epoch + 1, 0
             self.guard.check(wait=True)
             end_of_epoch(self)

