@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
-from collections.abc import Sequence
+import socket
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import timm
 import torch
+from huggingface_hub import constants as hub_constants
 from torch import Tensor
 
 from fusion_det.errors import CheckpointError, ConfigError, FusionDetError
@@ -53,14 +57,36 @@ def load_timm_features(name: str, indices: Sequence[int], *, pretrained: bool, w
 
 
 def _from_hub(name: str, options: dict[str, Any]) -> Any:
-    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
-    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "20")
+    with _no_waiting_without_network():
+        try:
+            return timm.create_model(name, pretrained=True, **options)
+        except Exception as error:  # the hub client raises errors of several libraries, none of them a common base
+            reason = type(error).__name__
+            fault = f"no pre-trained weights for {name} from timm's hub or its cache ({reason})"
+            raise FusionDetError(fault, where="backbone.pretrained", mend=OFFLINE_MEND) from error
+
+
+@contextmanager
+def _no_waiting_without_network() -> Iterator[None]:
+    """Without a way to the hub, look into its local cache only: the client itself would try for a minute before it says so."""
+    was_offline = hub_constants.HF_HUB_OFFLINE
+    hub_constants.HF_HUB_OFFLINE = was_offline or not _hub_answers()
     try:
-        return timm.create_model(name, pretrained=True, **options)
-    except Exception as error:  # the hub client raises errors of several libraries, none of them a common base
-        raise FusionDetError(
-            f"no pre-trained weights for {name} from timm's hub ({type(error).__name__})", where="backbone.pretrained", mend=OFFLINE_MEND
-        ) from error
+        yield
+    finally:
+        hub_constants.HF_HUB_OFFLINE = was_offline
+
+
+def _hub_answers(seconds: float = 3.0) -> bool:
+    """Whether the hub's host takes a connection; a proxy is believed without asking."""
+    if urllib.request.getproxies():
+        return True
+    endpoint = urlsplit(hub_constants.ENDPOINT)
+    try:
+        socket.create_connection((endpoint.hostname or "", endpoint.port or 443), timeout=seconds).close()
+    except OSError:
+        return False
+    return True
 
 
 def _from_file(name: str, path: Path, options: dict[str, Any]) -> Any:

@@ -114,6 +114,7 @@ def test_no_hub_gives_one_line_with_a_way_out(monkeypatch):
         return real(name, pretrained=pretrained, **options)
 
     monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(weights_module, "_hub_answers", lambda: False)
     with pytest.raises(FusionDetError, match=r"no pre-trained weights for resnet10t .*backbone.pretrained=false") as refused:
         make(pretrained=True)
     assert len(refused.value.lines) == 1
