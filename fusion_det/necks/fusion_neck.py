@@ -1,4 +1,4 @@
-"""The executor: walks a plan with the chosen entry, resampling, operator and block."""
+"""The executor: walks a plan with the chosen entry, context, resampling, operator and block."""
 
 from __future__ import annotations
 
@@ -9,18 +9,25 @@ from typing import Any
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from fusion_det.necks.plan import Node, Plan
+from fusion_det.necks.plan import CONTEXT, Node, Plan
+from fusion_det.necks.sources import Sources
+from fusion_det.necks.step import Step
+from fusion_det.necks.widths import Widths
 from fusion_det.structures import LevelSpec, check_levels
 
 Factory = Callable[..., Any]
 
 
 class FusionNeck(nn.Module):
-    """Backbone levels in, pyramid levels of one width out; every axis of the neck is a part given from outside.
+    """Backbone levels in, pyramid levels out; every axis of the neck is a part given from outside.
 
-    ``operator(channels, num_inputs)``, ``block(channels)``, ``topology(levels) -> Plan``, ``entry(in_channels, channels)``,
-    ``resample(channels, from_stride, to_stride)`` and ``extra(in_channels, channels)`` are factories: each node gets its own
-    instance, so no weights are shared by accident.
+    ``operator(channels, num_inputs)``, ``block(channels[, out_channels])``, ``topology(levels) -> Plan``,
+    ``entry(in_channels, channels)``, ``context(channels)``, ``resample(channels, from_stride, to_stride[, out_channels])`` and
+    ``extra(in_channels, channels)`` are factories: each node, edge and level gets its own instance, so no weights are shared by
+    accident; ``out_channels`` is given only where the width changes. ``parts``: operators, blocks and resamplers that the
+    topology's nodes name. ``widths``: channels inside the neck, one number or one per level; ``None``: ``channels`` everywhere.
+    ``entry_per_edge``: each edge from a backbone level gets an entry of its own. ``special_entries``: other entries for the
+    ``finest`` or ``deepest`` level. ``deeper``: levels made before the fusion, ``extra``: after it.
     """
 
     def __init__(
@@ -34,53 +41,69 @@ class FusionNeck(nn.Module):
         entry: Factory,
         resample: Factory,
         extra: Factory,
+        context: Factory | None = None,
+        deeper: Factory | None = None,
+        parts: dict[str, Factory] | None = None,
+        widths: PositiveInt | list[PositiveInt] | None = None,
+        special_entries: dict[str, Factory] | None = None,
+        entry_per_edge: bool = False,
     ) -> None:
         super().__init__()
         levels = check_levels(levels, owner="neck")
-        self.plan: Plan = topology(levels)
-        read = {source for node in self.plan.nodes for source in node.inputs} | set(self.plan.outputs)
         self.names = [level.name for level in levels]
-        self.entries = nn.ModuleDict({level.name: entry(level.channels, channels) for level in levels if level.name in read})
-        strides = self.plan.strides
-        self.resamplers = nn.ModuleDict(
-            {
-                f"{source}_to_{node.name}": resample(channels, strides[source], node.stride)
-                for node in self.plan.nodes
-                for source in node.inputs
-                if strides[source] != node.stride
-            }
-        )
-        self.operators = nn.ModuleDict({n.name: operator(channels, len(n.inputs)) for n in self.plan.nodes if len(n.inputs) > 1})
-        self.blocks = nn.ModuleDict({node.name: block(channels) for node in self.plan.nodes if node.block})
-        self.extra = extra(levels[-1].channels, channels)
         self.finest = levels[0]
-        self.levels = self._output_levels(channels)
+        inside = Widths(levels, channels, widths)
+        self.deeper = deeper(levels[-1].channels, inside.at(levels[-1].stride)) if deeper else None
+        entries = [*levels, *_continue(levels[-1], "C", _extra_widths(self.deeper, inside.at(levels[-1].stride)))]
+        self.plan: Plan = topology(entries)
+        parts = _check_parts(parts or {}, self.plan)
+        places_context = any(node.block == CONTEXT for node in self.plan.nodes)
+        sources = Sources(levels, self.plan, entry, special_entries or {}, inside, per_edge=entry_per_edge, deeper=self.deeper)
+        self.entries, self.edge_entries = sources.shared, sources.per_edge
+        self.context = _make_context(context, sources, inside, levels[-1], entry_per_edge) if not places_context else None
+        self.resamplers, self.operators, self.blocks = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        known = sources.widths
+        for node in self.plan.nodes:
+            step = Step(node, self.plan.strides, known, inside, operator, block, resample, parts, context)
+            self.resamplers.update(step.resamplers)
+            self.operators.update(step.operator)
+            self.blocks.update(step.block)
+            known[node.name] = step.width
+        self.extra = extra(levels[-1].channels, known[self.plan.outputs[-1]])
+        self.levels = self._output_levels(known)
 
-    def _output_levels(self, channels: int) -> tuple[LevelSpec, ...]:
+    def _output_levels(self, widths: dict[str, int]) -> tuple[LevelSpec, ...]:
         strides = self.plan.strides
-        levels = [LevelSpec(name, channels, strides[name]) for name in self.plan.outputs]
-        for _ in range(self.extra.count):
-            stride = levels[-1].stride * 2
-            levels.append(LevelSpec(f"P{int(math.log2(stride))}", channels, stride))
-        return check_levels(levels, owner="neck")
+        levels = [LevelSpec(name, widths[name], strides[name]) for name in self.plan.outputs]
+        return check_levels([*levels, *_continue(levels[-1], "P", _extra_widths(self.extra, levels[-1].channels))], owner="neck")
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Backbone maps [B, C_i, H_i, W_i], fine to coarse -> maps [B, C, H_j, W_j] in the order of ``levels``."""
-        sizes = {spec: (f.shape[-2], f.shape[-1]) for spec, f in zip(self.names, features, strict=True)}
-        by_stride = {self.plan.strides[name]: size for name, size in sizes.items()}
-        maps = {name: self.entries[name](f) for name, f in zip(self.names, features, strict=True) if name in self.entries}
+        """Backbone maps [B, C_i, H_i, W_i], fine to coarse -> maps [B, C_j, H_j, W_j] in the order of ``levels``."""
+        raw = dict(zip(self.names, features, strict=True))
+        if self.context is not None and self.edge_entries:
+            raw[self.names[-1]] = self.context(raw[self.names[-1]])
+        maps = {name: entry(raw[name]) for name, entry in self.entries.items()}
+        if self.deeper is not None:
+            maps.update(zip(self.plan.entries[len(raw) :], self.deeper(features[-1], maps.get(self.names[-1])), strict=True))
+        if self.context is not None and not self.edge_entries:
+            maps[self.names[-1]] = self.context(maps[self.names[-1]])
+        by_stride = {self.plan.strides[name]: (f.shape[-2], f.shape[-1]) for name, f in [*maps.items(), *raw.items()]}
         for node in self.plan.nodes:
-            maps[node.name] = self._run(node, maps, self._size(node.stride, by_stride))
+            maps[node.name] = self._run(node, raw, maps, self._size(node.stride, by_stride))
         outputs = [maps[name] for name in self.plan.outputs]
         return outputs + self.extra(features[-1], outputs[-1])
 
-    def _run(self, node: Node, maps: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
-        inputs = []
-        for source in node.inputs:
-            key = f"{source}_to_{node.name}"
-            inputs.append(self.resamplers[key](maps[source], size) if key in self.resamplers else maps[source])
+    def _run(self, node: Node, raw: dict[str, Tensor], maps: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
+        inputs: list[Tensor] = []
+        for name in node.inputs:
+            key = f"{name}_to_{node.name}"
+            x = self.edge_entries[key](raw[name]) if key in self.edge_entries else maps[name]
+            if key in self.resamplers:
+                resampler = self.resamplers[key]
+                x = resampler(x, size, inputs[0]) if getattr(resampler, "needs_own", False) else resampler(x, size)
+            inputs.append(x)
         x = self.operators[node.name](inputs) if len(inputs) > 1 else inputs[0]
-        return self.blocks[node.name](x) if node.block else x
+        return self.blocks[node.name](x) if node.name in self.blocks else x
 
     def _size(self, stride: int, by_stride: dict[int, tuple[int, int]]) -> tuple[int, int]:
         """Run-time size of the maps at ``stride``: the backbone's where it has that stride, else derived from its finest map."""
@@ -93,3 +116,31 @@ class FusionNeck(nn.Module):
     def probe(self) -> dict[str, dict[str, Tensor]]:
         """What each node's operator decided in the last forward pass: node name -> named tensors."""
         return {name: found for name, op in self.operators.items() if (found := op.probe())}  # type: ignore[operator]
+
+
+def _continue(last: LevelSpec, letter: str, widths: Sequence[int]) -> list[LevelSpec]:
+    """Specifications of further levels, each of twice the stride of the one before."""
+    strides = [last.stride << i for i in range(1, len(widths) + 1)]
+    return [LevelSpec(f"{letter}{int(math.log2(stride))}", width, stride) for stride, width in zip(strides, widths, strict=True)]
+
+
+def _extra_widths(extra: Any, channels: int) -> Sequence[int]:
+    return [] if extra is None else getattr(extra, "widths", [channels] * extra.count)
+
+
+def _check_parts(parts: dict[str, Factory], plan: Plan) -> dict[str, Factory]:
+    missing = sorted(plan.parts - parts.keys())
+    if missing:
+        raise ValueError(f"neck: the topology names the parts {missing}, but neck.parts holds {sorted(parts) or 'none'}")
+    return parts
+
+
+def _make_context(context: Factory | None, sources: Sources, inside: Widths, deepest: LevelSpec, per_edge: bool) -> Any:
+    """The context of the deepest level: on its entry, or on the backbone's map where every edge has an entry of its own."""
+    if context is None:
+        return None
+    if per_edge:
+        return context(deepest.channels)
+    if deepest.name not in sources.shared:
+        raise ValueError(f"neck: the context enriches {deepest.name}, but the topology reads only {sorted(sources.shared)}")
+    return context(sources.widths[deepest.name])

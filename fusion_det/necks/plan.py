@@ -6,6 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from fusion_det.necks import draw
+
+NECK_WIDTH = "neck"
+"""``Node.width`` of maps that have the neck's ``channels`` even where the level has another width inside the neck."""
+CONTEXT = "context"
+"""``Node.block`` of the node that holds the neck's context part; a plan without one has its deepest entry enriched."""
+
 
 class HasStride(Protocol):
     """What a topology needs to know of an incoming level (:class:`fusion_det.structures.LevelSpec` has it)."""
@@ -21,13 +28,25 @@ class HasStride(Protocol):
 class Node:
     """One step: bring ``inputs`` to ``stride``, fuse them if there are several, then apply the block if asked to.
 
-    The first input is the node's own level: it decides what "own" means for operators that treat it differently.
+    The first input is the node's own level: it decides what "own" means for operators that treat it differently, and to which
+    width the others are brought. ``block=True`` is the block that ``block=`` chooses. A text names a part of the neck's own
+    (its key ``parts``) in place of the chosen ``block``, ``operator`` or ``resample``. ``width``: the name of an entry whose width
+    the map takes, or ``"neck"``; empty: the width of the level with this stride.
     """
 
     name: str
     stride: int
     inputs: tuple[str, ...]
-    block: bool = False
+    block: bool | str = False
+    operator: str = ""
+    resample: str = ""
+    width: str = ""
+
+    @property
+    def parts(self) -> set[str]:
+        """Names of the neck's own parts that this node uses."""
+        named = {self.operator, self.resample, self.block if isinstance(self.block, str) else ""}
+        return named - {"", CONTEXT}
 
 
 @dataclass(frozen=True)
@@ -51,19 +70,17 @@ class Plan:
         """Stride of every map by name, entries included."""
         return dict(zip(self.entries, self.entry_strides, strict=True)) | {node.name: node.stride for node in self.nodes}
 
+    @property
+    def parts(self) -> set[str]:
+        """Names of the parts that a neck must give besides operator, block and resampling."""
+        return set().union(*(node.parts for node in self.nodes))
+
     def validate(self) -> None:
         """Raise ``ValueError`` for a name used twice, an input not yet computed (so also for cycles), a stride that no
         power of two reaches, outputs that are unknown or not fine to coarse, and nodes that nobody uses."""
         known = dict(zip(self.entries, self.entry_strides, strict=True))
         for node in self.nodes:
-            if node.name in known:
-                raise ValueError(f"plan: node {node.name!r} is defined twice")
-            if not node.inputs:
-                raise ValueError(f"plan: node {node.name!r} has no inputs")
-            for source in node.inputs:
-                if source not in known:
-                    raise ValueError(f"plan: node {node.name!r} reads {source!r}, which no earlier node makes; known: {sorted(known)}")
-                _check_ratio(node, source, known[source])
+            _check_node(node, known)
             known[node.name] = node.stride
         unknown = [name for name in self.outputs if name not in known]
         if unknown or not self.outputs:
@@ -78,18 +95,28 @@ class Plan:
 
     def draw(self) -> str:
         """The plan as text, one node a line, e.g. ``M4 /16 <- fuse(C4, up M5)``."""
-        strides = self.strides
-        lines = ["  ".join(f"{name} /{strides[name]}" for name in self.entries) + "  (entries)"]
-        for node in self.nodes:
-            sources = ", ".join(_direction(strides[source], node.stride) + source for source in node.inputs)
-            call = f"fuse({sources})" if len(node.inputs) > 1 else sources
-            lines.append(f"{node.name} /{node.stride} <- {call}{' + block' if node.block else ''}")
-        lines.append("  ".join(f"{name} /{strides[name]}" for name in self.outputs) + "  (outputs)")
-        return "\n".join(lines)
+        return draw.as_text(self)
+
+    def draw_svg(self, *, operator: str = "fuse", block: str = "block") -> str:
+        """The plan as a picture in SVG: a row per stride, a column per step; ``operator`` and ``block`` label the chosen ones."""
+        return draw.as_svg(self, operator=operator, block=block)
 
 
-def _direction(source: int, target: int) -> str:
-    return "up " if source > target else "down " if source < target else ""
+def _check_node(node: Node, known: dict[str, int]) -> None:
+    if node.name in known:
+        raise ValueError(f"plan: node {node.name!r} is defined twice")
+    if not node.inputs:
+        raise ValueError(f"plan: node {node.name!r} has no inputs")
+    for source in node.inputs:
+        if source not in known:
+            raise ValueError(f"plan: node {node.name!r} reads {source!r}, which no earlier node makes; known: {sorted(known)}")
+        _check_ratio(node, source, known[source])
+    if len(node.inputs) != len(set(node.inputs)):
+        raise ValueError(f"plan: node {node.name!r} reads a map twice: {list(node.inputs)}")
+    if node.operator and len(node.inputs) < 2:
+        raise ValueError(f"plan: node {node.name!r} names operator {node.operator!r} but has one input, so nothing is fused")
+    if node.width not in known and node.width not in ("", NECK_WIDTH):
+        raise ValueError(f"plan: node {node.name!r} takes the width of {node.width!r}; known: {sorted(known)} and {NECK_WIDTH!r}")
 
 
 def _check_ratio(node: Node, source: str, stride: int) -> None:

@@ -1,4 +1,4 @@
-"""How a map is brought to the size of the node that reads it: ``Resample(channels, from_stride, to_stride, *, options)``."""
+"""Resizing by interpolation and adaptive pooling."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fusion_det.necks.resample.project import Project
+
 
 class Resize(nn.Module):
     """Parameter-free resizing to the reader's actual run-time size, so that odd sizes work.
 
-    Up: ``nearest`` (FPN) or ``bilinear``. Down: adaptive ``max`` (Balanced FPN) or ``avg`` pooling.
+    Up: ``nearest`` (FPN) or ``bilinear``. Down: adaptive ``max`` (Balanced FPN) or ``avg`` pooling (HRFPN). A 1x1 convolution comes
+    first only where the width changes.
     """
 
     def __init__(
@@ -19,16 +22,19 @@ class Resize(nn.Module):
         channels: int,
         from_stride: int,
         to_stride: int,
+        out_channels: int | None = None,
         *,
         up: Literal["nearest", "bilinear"] = "nearest",
         down: Literal["max", "avg"] = "max",
     ) -> None:
         super().__init__()
+        self.project = Project(channels, out_channels) if out_channels not in (None, channels) else None
         self.enlarges = from_stride > to_stride
         self.up, self.down = up, down
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """[B, C, H, W] -> [B, C, *size]."""
+        """[B, C, H, W] -> [B, C_out, *size]."""
+        x = x if self.project is None else self.project(x)
         if x.shape[-2:] == size:
             return x
         if not self.enlarges:

@@ -1,4 +1,4 @@
-"""Levels beyond the backbone's deepest one, by one mechanism for every topology."""
+"""Further levels as FPN and RetinaNet make them."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class ExtraLevels(nn.Module):
     ) -> None:
         super().__init__()
         self.count, self.kind = count, kind
+        self.reads_output = kind != "conv_on_input"
         first = in_channels if kind == "conv_on_input" else channels
         convs = 0 if kind == "maxpool" else count
         self.convs = nn.ModuleList(nn.Conv2d(channels if i else first, channels, 3, stride=2, padding=1) for i in range(convs))

@@ -1,0 +1,87 @@
+"""Multi-scale channel attention, and the operator that lets each input gate itself by it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from fusion_det.fusion.gates import (
+    PooledStatistics,
+    bottleneck,
+    bottleneck_width,
+    by_input,
+    gated_sum,
+    make_pooled_norm,
+    remembered_weights,
+)
+from fusion_det.fusion.operator import FusionOperator
+from fusion_det.layers import NormKind, make_norm
+
+
+class MultiScaleAttention(nn.Module):
+    """MS-CAM's gate ``sigmoid(L(x) + g(x))``: a bottleneck at every position plus one on the global mean.
+
+    Dai, Gieseke, Oehmcke, Wu and Barnard, WACV 2021, arXiv 2009.14082, Eq. 1-3. ``local_att`` and ``global_att`` have the layers and
+    names of the authors' PyTorch code (convolutions with biases, also before BatchNorm), so its weights load as they are; 4,576 parameters
+    at 64 channels, reduction 4. Without ``local`` the gate is global only, as in SE.
+
+    BatchNorm of the global branch refuses batch 1 and knows only a sign at batch 2. ``statistics="running"`` normalises it by running
+    statistics in training, too; ``"batch"`` is the paper's. Both are equal in evaluation. ``norm="gn"`` needs neither.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int,
+        norm: NormKind,
+        statistics: PooledStatistics,
+        *,
+        in_channels: int | None = None,
+        local: bool = True,
+    ) -> None:
+        super().__init__()
+        in_channels, hidden = in_channels or channels, bottleneck_width(channels, reduction)
+        self.global_att = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), *bottleneck(in_channels, hidden, channels, lambda width: make_pooled_norm(norm, width, statistics))
+        )
+        self.local_att: nn.Module | None = None
+        if local:
+            self.local_att = nn.Sequential(*bottleneck(in_channels, hidden, channels, lambda width: make_norm(norm, width)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C_in, H, W] -> gate [B, C, H, W], or [B, C, 1, 1] without the local branch."""
+        logits = self.global_att(x)
+        return torch.sigmoid(logits if self.local_att is None else self.local_att(x) + logits)
+
+
+class MSCAM(FusionOperator):
+    """``y = sum_i M_i(x_i) x_i``: each input gates itself by multi-scale channel attention, then they are added.
+
+    Dai et al., WACV 2021, arXiv 2009.14082, Eq. 3 with the *self gate* of an SE block; ``attentions.i`` holds MS-CAM's layers. Deviations:
+    every input has a gate of its own, so the sum at the start is about half of ``add``; at least 4 hidden channels;
+    mirrored initial weights; see :class:`MultiScaleAttention` on ``statistics``.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_inputs: int,
+        *,
+        reduction: PositiveInt = 4,
+        norm: NormKind = "bn",
+        statistics: PooledStatistics = "running",
+    ) -> None:
+        super().__init__(channels, num_inputs)
+        self.attentions = nn.ModuleList(MultiScaleAttention(channels, reduction, norm, statistics) for _ in range(num_inputs))
+
+    def fuse(self, inputs: Sequence[Tensor]) -> Tensor:
+        gates = [attention(x) for attention, x in zip(self.attentions, inputs, strict=True)]
+        self.remember(**by_input(gates))
+        return gated_sum(inputs, gates)
+
+    def probe(self) -> dict[str, Tensor]:
+        """``weights`` [B, N, H, W]."""
+        return remembered_weights(self.remembered)

@@ -1,0 +1,59 @@
+"""The convolution that blocks, entries, resamplers and contexts are made of."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from fusion_det.layers import init_conv, make_activation, make_norm
+
+NormKind = Literal["none", "bn", "gn"]
+ActivationKind = Literal["none", "relu", "silu", "leaky_relu"]
+OrderKind = Literal["conv_norm_act", "act_conv_norm"]
+
+
+class ConvUnit(nn.Sequential):
+    """Convolution, normalisation and activation, in this order or with the activation first; the size is kept at stride 1.
+
+    ``bias``: ``None`` gives the convolution a bias only where no normalisation follows. An activation that comes first works on a
+    copy, because others may read the same map.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        norm: NormKind = "none",
+        activation: ActivationKind = "none",
+        order: OrderKind = "conv_norm_act",
+        bias: bool | None = None,
+    ) -> None:
+        padding = dilation * (kernel_size - 1) // 2
+        bias = norm == "none" if bias is None else bias
+        conv = nn.Conv2d(in_channels, channels, kernel_size, stride, padding, dilation, groups, bias=bias)
+        init_conv(conv)
+        if order == "act_conv_norm":
+            super().__init__(activate(activation, inplace=False), conv, make_norm(norm, channels))
+        else:
+            super().__init__(conv, make_norm(norm, channels), activate(activation, inplace=True))
+
+
+def activate(kind: ActivationKind, *, inplace: bool) -> nn.Module:
+    """The activation of that name; ``leaky_relu`` has slope 0.1 (YOLO)."""
+    made: nn.Module = nn.LeakyReLU(0.1) if kind == "leaky_relu" else make_activation(kind)
+    if isinstance(made, nn.ReLU | nn.SiLU | nn.LeakyReLU):
+        made.inplace = inplace
+    return made
+
+
+def set_batch_norm(module: nn.Module, eps: float, momentum: float) -> None:
+    """Give every BatchNorm inside ``module`` the constants that a published network was trained with."""
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.eps, norm.momentum = eps, momentum

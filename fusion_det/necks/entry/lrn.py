@@ -1,0 +1,41 @@
+"""Convolution with local response normalisation."""
+
+from __future__ import annotations
+
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fusion_det.layers import init_conv
+
+
+class ConvLRN(nn.Module):
+    """5x5 convolution, ReLU, local response normalisation across channels (HyperNet, CVPR 2016, arXiv 1604.00600, Fig. 2).
+
+    The normalisation comes before the concatenation so that shallow maps with large norms do not swamp the rest. The paper does not say
+    its constants: these are Caffe's defaults. Whether a ReLU follows the convolution is not said either: ``relu``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        kernel_size: PositiveInt = 5,
+        relu: bool = True,
+        size: PositiveInt = 5,
+        alpha: NonNegativeFloat = 1e-4,
+        beta: PositiveFloat = 0.75,
+    ) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"entry ConvLRN: expected an odd kernel_size, got {kernel_size}")
+        self.conv = nn.Conv2d(in_channels, channels, kernel_size, padding=kernel_size // 2)
+        init_conv(self.conv)
+        self.relu, self.size, self.alpha, self.beta = relu, size, alpha, beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C_in, H, W] -> [B, C, H, W]."""
+        x = self.conv(x)
+        x = x.relu() if self.relu else x
+        return F.local_response_norm(x.float(), self.size, self.alpha, self.beta).to(x.dtype)

@@ -1,0 +1,59 @@
+"""Enlarging by predicted windows."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fusion_det.necks.resample.project import Project, factor, match_size
+
+
+class Carafe(nn.Module):
+    """Content-Aware ReAssembly of FEatures (Wang et al., ICCV 2019, arXiv 1905.02188, Eq. 1-3), in plain torch.
+
+    Each new pixel is a weighted mean of the ``up_kernel`` x ``up_kernel`` old pixels around the one below it; the weights are
+    predicted from the content: 1x1 to ``compressed`` channels, ``encoder_kernel`` convolution, softmax. Layers and layout are those of
+    the authors' module (``channel_compressor``, ``content_encoder``); there is one group of channels.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        from_stride: int,
+        to_stride: int,
+        out_channels: int | None = None,
+        *,
+        compressed: PositiveInt = 64,
+        encoder_kernel: PositiveInt = 3,
+        up_kernel: PositiveInt = 5,
+    ) -> None:
+        super().__init__()
+        self.factor = factor("Carafe", from_stride, to_stride, enlarges=True)
+        if encoder_kernel % 2 == 0 or up_kernel % 2 == 0:
+            raise ValueError(f"resample Carafe: expected odd windows, got encoder_kernel={encoder_kernel} and up_kernel={up_kernel}")
+        self.up_kernel = up_kernel
+        self.project = Project(channels, out_channels) if out_channels not in (None, channels) else None
+        self.channel_compressor = nn.Conv2d(out_channels or channels, compressed, kernel_size=1)
+        windows = up_kernel**2 * self.factor**2
+        self.content_encoder = nn.Conv2d(compressed, windows, encoder_kernel, padding=encoder_kernel // 2)
+        nn.init.xavier_uniform_(self.channel_compressor.weight)
+        nn.init.normal_(self.content_encoder.weight, std=0.001)
+        for conv in (self.channel_compressor, self.content_encoder):
+            assert conv.bias is not None
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """[B, C, H, W] -> [B, C_out, *size]."""
+        x = x if self.project is None else self.project(x)
+        return match_size(self._reassemble(x, self.content_encoder(self.channel_compressor(x))), size)
+
+    def _reassemble(self, x: Tensor, encoded: Tensor) -> Tensor:
+        """Maps [B, C, H, W] and raw weights [B, k*k*r*r, H, W] -> [B, C, r*H, r*W]."""
+        batch, channels, height, width = x.shape
+        k, r = self.up_kernel, self.factor
+        weights = torch.softmax(encoded.view(batch, k * k, r, r, height, width), dim=1)  # the layout of pixel_shuffle
+        patches = F.unfold(x, k, padding=k // 2).view(batch, channels, k * k, height, width)
+        mixed = torch.einsum("bckhw,bkpqhw->bchpwq", patches, weights.to(patches.dtype))
+        return mixed.reshape(batch, channels, height * r, width * r)

@@ -1,0 +1,62 @@
+"""Reducing by pooling with a fixed window."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fusion_det.necks.resample.project import Project, factor, match_size
+
+
+class Pool(nn.Module):
+    """Max or average pooling by the factor r between the strides.
+
+    ``window``: ``tile`` is r x r without overlap (NAS-FPN); ``overlap`` is (r + 1) x (r + 1), padded evenly (EfficientDet's PyTorch
+    weights); ``same`` is the same window with TensorFlow's SAME padding, more to the right and below (weights ported from
+    TensorFlow); ``pixel`` takes every r-th pixel (FPN's P6). Sizes that r does not divide are rounded up.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        from_stride: int,
+        to_stride: int,
+        out_channels: int | None = None,
+        *,
+        kind: Literal["max", "avg"] = "max",
+        window: Literal["tile", "overlap", "same", "pixel"] = "tile",
+    ) -> None:
+        super().__init__()
+        self.factor = factor("Pool", from_stride, to_stride, enlarges=False)
+        self.kind, self.window = kind, window
+        self.project = Project(channels, out_channels) if out_channels not in (None, channels) else None
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """[B, C, H, W] -> [B, C_out, *size]."""
+        x = x if self.project is None else self.project(x)
+        return match_size(pool(x, self.factor, self.kind, self.window), size)
+
+
+def pool(x: Tensor, factor: int, kind: str, window: str) -> Tensor:
+    """[B, C, H, W] -> [B, C, ceil(H / factor), ceil(W / factor)]."""
+    if window == "pixel":
+        return x[..., ::factor, ::factor]
+    if window == "same":
+        # A border of -inf never wins; average pooling over it would not be finite.
+        x = F.pad(x, _same_padding(x, factor), value=float("-inf") if kind == "max" else 0.0)
+    kernel = factor if window == "tile" else factor + 1
+    padding = kernel // 2 if window == "overlap" and factor % 2 == 0 else 0
+    if kind == "max":
+        return F.max_pool2d(x, kernel, factor, padding, ceil_mode=window == "tile")
+    return F.avg_pool2d(x, kernel, factor, padding, ceil_mode=window == "tile", count_include_pad=False)
+
+
+def _same_padding(x: Tensor, factor: int) -> tuple[int, int, int, int]:
+    """Left, right, top and bottom padding of TensorFlow's SAME for a window of ``factor + 1``."""
+    sides = []
+    for length in (x.shape[-1], x.shape[-2]):
+        total = max((-(-length // factor) - 1) * factor + factor + 1 - length, 0)
+        sides += [total // 2, total - total // 2]
+    return sides[0], sides[1], sides[2], sides[3]
