@@ -21,6 +21,8 @@ class Category(NamedTuple):
 
     id: int
     name: str
+    supercategory: str = ""
+    """The group that the file gives it, for reports; two classes are the same by id and name."""
 
 
 class ObjectTable(NamedTuple):
@@ -47,11 +49,16 @@ def category_table(file: CocoFile, found: Findings) -> list[Category]:
     used = {record.get("category_id") for record in file.annotations if type(record.get("category_id")) in (int, float)}
     umbrella = [row for row in range(len(records)) if int(ids[row]) not in used and _is_umbrella(row, records)]
     found.note("unused umbrella category left out of the classes", umbrella, lambda row: records[row]["name"])
-    kept = sorted(Category(int(ids[row]), records[row]["name"]) for row in range(len(records)) if row not in umbrella)
+    kept = sorted(Category(int(ids[row]), records[row]["name"], _group(records[row])) for row in range(len(records)) if row not in umbrella)
     found.note(
         "category name given twice", _repeats(category.name for category in kept), lambda rank: f"{kept[rank].name} (id {kept[rank].id})"
     )
     return kept
+
+
+def _group(record: Record) -> str:
+    group = record.get("supercategory")
+    return group if isinstance(group, str) else ""
 
 
 def _is_umbrella(row: int, records: list[Record]) -> bool:
