@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from fusion_det.fusion.operator import FusionOperator
 from fusion_det.structures import Detections, ImageBatch, RawDetections, Targets
 
 
@@ -31,6 +32,7 @@ class Detector(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone, self.neck, self.head, self.late_fusion = backbone, neck, head, late_fusion
+        self.operators = [module for module in self.modules() if isinstance(module, FusionOperator)]
         self.memory_format = torch.contiguous_format
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -50,8 +52,14 @@ class Detector(nn.Module):
         return self.losses(images, targets)
 
     def losses(self, images: ImageBatch, targets: Targets) -> dict[str, Tensor]:
-        """Named scalar losses; their sum is what training minimises."""
-        return self.head.losses(self.features(images), targets)  # type: ignore[operator]
+        """Named scalar losses; their sum is what training minimises. Operators that sample learn from the head's losses."""
+        losses: dict[str, Tensor] = self.head.losses(self.features(images), targets)  # type: ignore[operator]
+        reward = -torch.stack([loss.detach() for loss in losses.values()]).sum()
+        for operator in self.operators:
+            operator.reinforce(reward)
+            for name, value in operator.auxiliary_losses().items():
+                losses[name] = losses[name] + value if name in losses else value
+        return losses
 
     def predict_raw(self, images: ImageBatch) -> RawDetections:
         """Candidates before suppression, network frame."""

@@ -40,6 +40,17 @@ def test_every_neck_and_operator_trains_and_predicts(neck, fusion):
     assert found.boxes.shape[2] == 4
 
 
+def test_losses_of_sampling_operators_reach_the_trainer():
+    words = ["fusion=hard", "fusion.estimator=reinforce", "neck.channels=16"]
+    model = build_detector(plain(*words), 4, seed=0).train()
+    losses = model.losses(*batch())
+    assert {"loss_cls", "loss_policy", "loss_baseline"} <= losses.keys()
+    sum(losses.values()).backward()
+    silent = [name for name, p in model.named_parameters() if "operators" in name and (p.grad is None or not p.grad.any())]
+    assert not silent
+    assert "loss_policy" not in build_detector(plain(), 4, seed=0).losses(*batch())
+
+
 def test_arms_share_backbone_and_head_but_not_the_neck():
     models = [build_detector(plain(f"neck={neck}"), 4, seed=3) for neck in ("fpn", "none")]
     states = [model.state_dict() for model in models]
