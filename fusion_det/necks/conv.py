@@ -52,8 +52,9 @@ def activate(kind: ActivationKind, *, inplace: bool) -> nn.Module:
     return made
 
 
-def set_batch_norm(module: nn.Module, eps: float, momentum: float) -> None:
-    """Give every BatchNorm inside ``module`` the constants that a published network was trained with."""
+def set_batch_norm(module: nn.Module, eps: float | None, momentum: float | None) -> None:
+    """Give every BatchNorm inside ``module`` the constants that a published network was trained with; ``None``: torch's."""
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d):
-            norm.eps, norm.momentum = eps, momentum
+            norm.eps = norm.eps if eps is None else eps
+            norm.momentum = norm.momentum if momentum is None else momentum

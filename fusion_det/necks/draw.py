@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from fusion_det.necks.plan import Node, Plan
 
 BOX_WIDTH, BOX_HEIGHT = 96, 40
-COLUMN, ROW, MARGIN = 132, 84, 64
+COLUMN, MARGIN = 132, 48
+STACKED, GAP = BOX_HEIGHT + 8, 36
 COLOURS = {"up": "#c0392b", "down": "#2471a3", "": "#566573"}
 
 
@@ -31,15 +32,16 @@ def as_svg(plan: Plan, *, operator: str = "fuse", block: str = "block") -> str:
     places = _places(plan)
     rows = sorted(set(strides.values()), reverse=True)
     columns = max(column for column, _ in places.values()) + 1
-    width, height = 2 * MARGIN + (columns - 1) * COLUMN + BOX_WIDTH, 2 * MARGIN + (len(rows) - 1) * ROW + BOX_HEIGHT
+    row_height = STACKED * (1 + max(depth for _, depth in places.values())) + GAP
+    width, height = 2 * MARGIN + (columns - 1) * COLUMN + BOX_WIDTH, 2 * MARGIN + len(rows) * row_height - GAP
 
     def corner(name: str) -> tuple[float, float]:
-        column, shift = places[name]
-        return MARGIN + column * COLUMN, MARGIN + rows.index(strides[name]) * ROW + shift
+        column, depth = places[name]
+        return MARGIN + column * COLUMN, MARGIN + rows.index(strides[name]) * row_height + depth * STACKED
 
     parts = [_HEAD.format(width=width, height=height)]
     for row, stride in enumerate(rows):
-        parts.append(f'<text x="12" y="{MARGIN + row * ROW + BOX_HEIGHT / 2 + 4}" fill="#808b96">/{stride}</text>')
+        parts.append(f'<text x="12" y="{MARGIN + row * row_height + BOX_HEIGHT / 2 + 4}" fill="#808b96">/{stride}</text>')
     for node in plan.nodes:
         parts += [_arrow(corner(source), corner(node.name), _direction(strides[source], node.stride)) for source in node.inputs]
     for name in plan.entries:
@@ -60,18 +62,18 @@ _HEAD = (
 )
 
 
-def _places(plan: Plan) -> dict[str, tuple[int, float]]:
-    """Column and vertical shift of each map: right of all that it reads; maps that share a cell are staggered."""
+def _places(plan: Plan) -> dict[str, tuple[int, int]]:
+    """Column and depth of each map: right of all that it reads; maps that share a cell lie below each other."""
     columns = dict.fromkeys(plan.entries, 0)
     for node in plan.nodes:
         columns[node.name] = 1 + max(columns[source] for source in node.inputs)
     strides = plan.strides
     taken: dict[tuple[int, int], int] = {}
-    places: dict[str, tuple[int, float]] = {}
+    places: dict[str, tuple[int, int]] = {}
     for name, column in columns.items():
         cell = (column, strides[name])
         taken[cell] = taken.get(cell, -1) + 1
-        places[name] = (column, 14.0 * taken[cell])
+        places[name] = (column, taken[cell])
     return places
 
 

@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from fusion_det.config.types import UnitInterval
+from fusion_det.necks.conv import set_batch_norm
 from fusion_det.necks.plan import CONTEXT, Node, Plan
 from fusion_det.necks.sources import Sources
 from fusion_det.necks.step import Step
@@ -25,7 +27,8 @@ class FusionNeck(nn.Module):
     ``entry(in_channels, channels)``, ``context(channels)``, ``resample(channels, from_stride, to_stride[, out_channels])`` and
     ``extra(in_channels, channels)`` are factories: each node, edge and level gets its own instance, so no weights are shared by
     accident; ``out_channels`` is given only where the width changes. ``parts``: operators, blocks and resamplers that the
-    topology's nodes name. ``widths``: channels inside the neck, one number or one per level; ``None``: ``channels`` everywhere.
+    topology's nodes name. ``widths``: channels inside the neck, one number, one per level, or a share of the backbone's (0.125, 1.0);
+    ``None``: ``channels`` everywhere. ``norm_eps``, ``norm_momentum``: constants of every BatchNorm; ``None``: torch's.
     ``entry_per_edge``: each edge from a backbone level gets an entry of its own. ``special_entries``: other entries for the
     ``finest`` or ``deepest`` level. ``deeper``: levels made before the fusion, ``extra``: after it.
     """
@@ -44,9 +47,11 @@ class FusionNeck(nn.Module):
         context: Factory | None = None,
         deeper: Factory | None = None,
         parts: dict[str, Factory] | None = None,
-        widths: PositiveInt | list[PositiveInt] | None = None,
+        widths: PositiveInt | list[PositiveInt] | UnitInterval | None = None,
         special_entries: dict[str, Factory] | None = None,
         entry_per_edge: bool = False,
+        norm_eps: PositiveFloat | None = None,
+        norm_momentum: UnitInterval | None = None,
     ) -> None:
         super().__init__()
         levels = check_levels(levels, owner="neck")
@@ -70,6 +75,7 @@ class FusionNeck(nn.Module):
             self.blocks.update(step.block)
             known[node.name] = step.width
         self.extra = extra(levels[-1].channels, known[self.plan.outputs[-1]])
+        set_batch_norm(self, norm_eps, norm_momentum)
         self.levels = self._output_levels(known)
 
     def _output_levels(self, widths: dict[str, int]) -> tuple[LevelSpec, ...]:

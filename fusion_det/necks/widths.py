@@ -8,9 +8,14 @@ from fusion_det.structures import LevelSpec
 
 
 class Widths:
-    """Channels at each stride: ``channels`` everywhere, or another number, or one number per backbone level (fine to coarse)."""
+    """Channels at each stride: ``channels`` everywhere, or another number, or one number per backbone level (fine to coarse).
 
-    def __init__(self, levels: Sequence[LevelSpec], channels: int, widths: int | Sequence[int] | None) -> None:
+    A fraction up to 1.0 is a share of each level's own channels.
+    """
+
+    def __init__(self, levels: Sequence[LevelSpec], channels: int, widths: int | float | Sequence[int] | None) -> None:
+        if isinstance(widths, float):
+            widths = [max(int(level.channels * widths), 1) for level in levels]
         if widths is None or isinstance(widths, int):
             widths = [widths or channels] * len(levels)
         if len(widths) != len(levels):

@@ -8,15 +8,14 @@ import torch
 from pydantic import NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 
-from fusion_det.config.types import OpenUnitInterval
-from fusion_det.necks.conv import ConvUnit, set_batch_norm
+from fusion_det.necks.conv import ConvUnit
 
 
 class CSP(nn.Module):
     """Two 1x1 paths, one through ``depth`` pairs of 1x1 and 3x3 convolutions, joined by concatenation and a 1x1 convolution.
 
     Wang et al., CVPRW 2020, arXiv 1911.11929, as YOLOX's neck uses it (arXiv 2107.08430): no shortcut around the pairs, half the
-    width inside, BatchNorm with eps 1e-3 and momentum 0.03.
+    width inside.
     """
 
     def __init__(
@@ -29,8 +28,6 @@ class CSP(nn.Module):
         shortcut: bool = False,
         norm: Literal["none", "bn", "gn"] = "bn",
         activation: Literal["none", "relu", "silu", "leaky_relu"] = "silu",
-        norm_eps: PositiveFloat = 1e-3,
-        norm_momentum: OpenUnitInterval = 0.03,
     ) -> None:
         super().__init__()
         width = out_channels or channels
@@ -43,7 +40,6 @@ class CSP(nn.Module):
         self.conv1, self.conv2 = unit(channels, hidden, 1), unit(channels, hidden, 1)
         self.pairs = nn.ModuleList(nn.Sequential(unit(hidden, hidden, 1), unit(hidden, hidden, 3)) for _ in range(depth))
         self.conv3 = unit(2 * hidden, width, 1)
-        set_batch_norm(self, norm_eps, norm_momentum)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C_out, H, W]."""

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import PositiveFloat
 from torch import nn
 
-from fusion_det.config.types import OpenUnitInterval
 from fusion_det.layers import init_conv, make_norm
-from fusion_det.necks.conv import activate, set_batch_norm
+from fusion_det.necks.conv import activate
 
 
 class Separable(nn.Sequential):
     """3x3 convolution per channel, 1x1 convolution across channels, normalisation (EfficientDet, CVPR 2020, arXiv 1911.09070).
 
-    The paper's text says BatchNorm and activation after each convolution; its code activates before (``act_conv_norm``), gives only the
-    1x1 convolution a bias, although BatchNorm follows, and uses eps 1e-3 and momentum 0.01. The defaults are the code's.
+    The paper's text says BatchNorm and activation after each convolution; its code activates before (``act_conv_norm``) and gives the
+    1x1 convolution a bias, although BatchNorm follows. The defaults are the code's.
     """
 
     def __init__(
@@ -28,8 +26,6 @@ class Separable(nn.Sequential):
         activation: Literal["none", "relu", "silu", "leaky_relu"] = "silu",
         order: Literal["conv_norm_act", "act_conv_norm"] = "act_conv_norm",
         bias: bool = True,
-        norm_eps: PositiveFloat = 1e-3,
-        norm_momentum: OpenUnitInterval = 0.01,
     ) -> None:
         width = out_channels or channels
         depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
@@ -40,4 +36,3 @@ class Separable(nn.Sequential):
         convs = [depthwise, pointwise, make_norm(norm, width)]
         act = activate(activation, inplace=not first)
         super().__init__(*([act, *convs] if first else [*convs, act]))
-        set_batch_norm(self, norm_eps, norm_momentum)

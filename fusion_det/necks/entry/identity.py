@@ -18,7 +18,10 @@ class Identity(nn.Identity):
 
 
 class ProjectionIfNeeded(nn.Sequential):
-    """The level as it is where it has the width already, else through a 1x1 convolution (YOLOX's neck and ASFF's have none)."""
+    """The level as it is where it has the width already, else through a 1x1 convolution (EfficientDet's code).
 
-    def __init__(self, in_channels: int, channels: int, *, norm: Literal["none", "bn", "gn"] = "none") -> None:
-        super().__init__(*([] if in_channels == channels else [ConvUnit(in_channels, channels, 1, norm=norm)]))
+    The necks of YOLOX and ASFF have no convolution here: give them the backbone's widths. ``bias``: ``None`` only without norm.
+    """
+
+    def __init__(self, in_channels: int, channels: int, *, norm: Literal["none", "bn", "gn"] = "none", bias: bool | None = None) -> None:
+        super().__init__(*([] if in_channels == channels else [ConvUnit(in_channels, channels, 1, norm=norm, bias=bias)]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
@@ -25,13 +27,15 @@ class L2Norm(nn.Module):
 class L2NormEntry(nn.Sequential):
     """L2Norm, so that levels of different magnitude can be joined (SSD's conv4_3: scale 20; ION: all levels).
 
-    With ``project`` a 1x1 convolution to the neck's width follows; without, the level keeps the backbone's width.
+    ``project``: whether a 1x1 convolution to the neck's width follows; with ``never`` the level keeps the backbone's width.
     """
 
-    def __init__(self, in_channels: int, channels: int, *, scale: PositiveFloat = 20.0, project: bool = True) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, *, scale: PositiveFloat = 20.0, project: Literal["always", "if_needed", "never"] = "always"
+    ) -> None:
         super().__init__(L2Norm(in_channels, scale))
-        self.out_channels = channels if project else in_channels
-        if project:
+        self.out_channels = in_channels if project == "never" else channels
+        if project == "always" or self.out_channels != in_channels:
             conv = nn.Conv2d(in_channels, channels, kernel_size=1)
             init_conv(conv)
             self.append(conv)

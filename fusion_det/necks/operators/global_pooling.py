@@ -17,15 +17,16 @@ class GlobalPooling(FusionOperator):
     More inputs are summed under the same gate, which the paper has no case of.
     """
 
-    def __init__(self, channels: int, num_inputs: int) -> None:
-        super().__init__(channels, num_inputs)
-        self._gate: Tensor | None = None
-
     def fuse(self, inputs: Sequence[Tensor]) -> Tensor:
         own, *others = inputs
         gate = own.mean((2, 3), keepdim=True).sigmoid()
-        self._gate = gate.detach()
-        return own + gate * torch.stack(others).sum(0) if len(others) > 1 else own + gate * others[0]
+        self.remember(gate=gate)
+        return own + gate * sum(others[1:], start=others[0])
 
     def probe(self) -> dict[str, Tensor]:
-        return {} if self._gate is None else {"gate": self._gate}
+        """``gate`` [B, C, 1, 1] and ``weights`` [B, N, 1, 1]: 1 for the own map, the mean gate for each other one."""
+        found = super().probe()
+        if "gate" in found:
+            mean = found["gate"].mean(1, keepdim=True)
+            found["weights"] = torch.cat([torch.ones_like(mean), *[mean] * (self.num_inputs - 1)], dim=1)
+        return found
