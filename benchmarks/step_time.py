@@ -153,6 +153,7 @@ def main() -> None:
         "torchvision bf16 autocast": torchvisions(images, targets, device, "bf16"),
         "ours fp32, NCHW": ours(images, targets, device, "fp32", fast=False),
         "ours fp32": ours(images, targets, device, "fp32", fast=True),
+        "ours bf16 autocast, NCHW": ours(images, targets, device, "bf16", fast=False),
         "ours bf16 autocast": ours(images, targets, device, "bf16", fast=True),
     }
     result = table(measure(arms, warmup=arguments.warmup, rounds=arguments.rounds), arguments, device)

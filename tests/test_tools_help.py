@@ -42,7 +42,7 @@ def test_help_tells_what_a_user_needs(name: str, tmp_path: Path) -> None:
     for entry in written["defaults"]:
         if isinstance(entry, dict) and "optional local" not in entry:
             ((group, _),) = entry.items()
-            line = text.partition(f"\n  {group} ")[2].partition("\n  ")[0]
+            line = re.split(r"\n  ?\S", text.partition(f"\n  {group} ")[2])[0]  # continuation lines are indented deeper
             options = sorted(file.stem for file in (REPO / "configs" / group).glob("*.yaml"))
             assert re.findall(r"[\w.-]+", line.partition("(")[0])[: len(options)] == options
     assert max(map(len, text.splitlines())) <= 120
