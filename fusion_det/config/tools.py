@@ -32,11 +32,11 @@ TRAIN = Tool(
     True,
     (
         ("", "the default run: generated scenes, on CPU or GPU, in minutes"),
-        ("neck=fpn fusion=concat backbone=resnet18 seed=3", "choose the parts"),
+        ("neck=bifpn fusion=aff backbone=resnet18 seed=3", "choose the parts"),
         ("trainer.epochs=24 loader.batch_size=16 optimizer.lr=0.02", "change values"),
         ("data=coco data.root=/data/coco", "train on COCO-format data"),
         ("resume=auto", "go on with the newest unfinished run of this name"),
-        ("-m neck=none,fpn seed=0,1,2", "six runs, one after another"),
+        ("-m neck=none,fpn,bifpn seed=0,1,2", "nine runs, one after another"),
     ),
     ("eval.expect",),
 )
