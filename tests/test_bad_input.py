@@ -104,7 +104,7 @@ def test_data_faults_exit_with_3_and_name_the_place(case: str, root: Path, train
     ("words", "expected"),
     [
         (["trainer.epoch=3"], "did you mean trainer.epochs?"),
-        (["neck=fpm"], "did you mean neck=fpn?"),
+        (["neck=bifpm"], "did you mean neck=bifpn?"),
         (["loader.batch_size=0", "optimizer.lr=-1", "head.norm=batch"], "expected"),
         (["device=cuda:7"], "torch sees"),
         (["neck=single", "neck.topology.stride=128"], "stride 128 is not among the backbone's strides"),
