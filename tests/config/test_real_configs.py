@@ -49,7 +49,8 @@ def test_each_option_gives_a_config_that_passes_every_check(group: str) -> None:
 
 @pytest.mark.parametrize("experiment", GROUPS.get("experiment", []))
 def test_each_experiment_passes_every_check(experiment: str) -> None:
-    load_settings(TRAIN, [f"experiment={experiment}", "data.root=."], CONFIGS)
+    settings = load_settings(TRAIN, [f"experiment={experiment}", "data.root=."], CONFIGS)
+    assert settings.plain() != load_settings(TRAIN, ["experiment=null", "data.root=."], CONFIGS).plain()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
