@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fusion_det.fusion.operator import FusionOperator
-from fusion_det.structures import Detections, ImageBatch, RawDetections, Targets
+from fusion_det.structures import Detections, FusionSite, ImageBatch, RawDetections, Targets
 
 
 class Detector(nn.Module):
@@ -41,6 +41,12 @@ class Detector(nn.Module):
         """Keep weights and pictures in NHWC order, which tensor cores and most CPU kernels prefer."""
         self.memory_format = torch.channels_last
         return self.to(memory_format=torch.channels_last)
+
+    def fusion_sites(self) -> list[FusionSite]:
+        """Every place where the backbone and the neck fuse maps, in the order of execution; names start with ``backbone/`` or ``neck/``."""
+        parts = {"backbone": self.backbone, "neck": self.neck}
+        sites = [(part, site) for part, module in parts.items() for site in getattr(module, "fusion_sites", list)()]
+        return [site._replace(name=f"{part}/{site.name}") for part, site in sites]
 
     def features(self, images: ImageBatch) -> list[Tensor]:
         """uint8 pictures -> neck maps [B, C, H_i, W_i], fine to coarse."""

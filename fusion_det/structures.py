@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class LevelSpec(NamedTuple):
@@ -26,6 +26,20 @@ class LevelSpec(NamedTuple):
     name: str
     channels: int
     stride: int
+
+
+class FusionSite(NamedTuple):
+    """A place in a detector where maps are fused, for probes and pictures; parts that fuse list theirs with ``fusion_sites()``."""
+
+    name: str
+    """Unique within the part, such as ``P4_td``."""
+    level: str
+    """Name of the level, such as ``P4`` for stride 16 in a neck and ``C4`` in a backbone."""
+    stride: int
+    inputs: tuple[str, ...]
+    """Names of the fused maps, in the operator's order (the node's own first)."""
+    operator: nn.Module
+    """Its :class:`fusion_det.fusion.operator.FusionOperator`."""
 
 
 class _OnDevice:

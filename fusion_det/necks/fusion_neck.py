@@ -15,7 +15,7 @@ from fusion_det.necks.plan import CONTEXT, Node, Plan
 from fusion_det.necks.sources import Sources
 from fusion_det.necks.step import Step
 from fusion_det.necks.widths import Widths
-from fusion_det.structures import LevelSpec, check_levels
+from fusion_det.structures import FusionSite, LevelSpec, check_levels
 
 Factory = Callable[..., Any]
 
@@ -119,15 +119,23 @@ class FusionNeck(nn.Module):
             by_stride[stride] = (math.ceil(height * ratio), math.ceil(width * ratio))
         return by_stride[stride]
 
-    def probe(self) -> dict[str, dict[str, Tensor]]:
-        """What each node's operator decided in the last forward pass: node name -> named tensors."""
-        return {name: found for name, op in self.operators.items() if (found := op.probe())}  # type: ignore[operator]
+    def fusion_sites(self) -> list[FusionSite]:
+        """The nodes that fuse, in the order of execution."""
+        return [
+            FusionSite(node.name, _level_name("P", node.stride), node.stride, node.inputs, self.operators[node.name])
+            for node in self.plan.nodes
+            if node.name in self.operators
+        ]
+
+
+def _level_name(letter: str, stride: int) -> str:
+    return f"{letter}{int(math.log2(stride))}"
 
 
 def _continue(last: LevelSpec, letter: str, widths: Sequence[int]) -> list[LevelSpec]:
     """Specifications of further levels, each of twice the stride of the one before."""
     strides = [last.stride << i for i in range(1, len(widths) + 1)]
-    return [LevelSpec(f"{letter}{int(math.log2(stride))}", width, stride) for stride, width in zip(strides, widths, strict=True)]
+    return [LevelSpec(_level_name(letter, stride), width, stride) for stride, width in zip(strides, widths, strict=True)]
 
 
 def _extra_widths(extra: Any, channels: int) -> Sequence[int]:
