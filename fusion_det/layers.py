@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 NormKind = Literal["none", "bn", "gn"]
 ActivationKind = Literal["none", "relu", "silu"]
@@ -34,6 +35,19 @@ def make_activation(kind: ActivationKind) -> nn.Module:
     raise ValueError(f"activation: expected 'none', 'relu' or 'silu', got {kind!r}")
 
 
+class StridedConv2d(nn.Conv2d):
+    """A convolution whose stride is 1 along sides of one pixel: the same result, for "same" padding, without a fault of CPU kernels.
+
+    oneDNN (seen in torch 2.15, bf16) leaves the weights' gradient of a strided convolution over a map of 1x1 pixels, or of one column if
+    it is depthwise, unset: whatever the memory held, often infinite. Small pictures with many levels come to such maps.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C_in, H, W] -> [B, C_out, ceil(H / stride), ceil(W / stride)]."""
+        stride = [1 if size == 1 else step for size, step in zip(input.shape[-2:], self.stride, strict=True)]
+        return F.conv2d(input, self.weight, self.bias, stride, self.padding, self.dilation, self.groups)
+
+
 class ConvNormAct(nn.Sequential):
     """Convolution, normalisation, activation; the convolution has a bias only where no normalisation follows.
 
@@ -46,11 +60,10 @@ class ConvNormAct(nn.Sequential):
         out_channels: int,
         kernel_size: int,
         *,
-        stride: int = 1,
         norm: NormKind = "none",
         activation: ActivationKind = "none",
     ) -> None:
-        conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=norm == "none")
+        conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=norm == "none")
         init_conv(conv)
         super().__init__(conv, make_norm(norm, out_channels), make_activation(activation))
 

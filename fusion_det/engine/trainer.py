@@ -118,12 +118,19 @@ class Trainer:
         if self.clip_grad_norm is not None:
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_grad_norm, foreach=True)
             self.window.add({"grad_norm": norm.detach()})
+            self.guard.watch(self.step + 1, {"grad_norm": norm}, tuple(i for images, _ in group for i in images.image_ids))
+            self.guard.check(culprit=self._bad_gradients)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
         self.step += 1
         if self.ema is not None:
             self.ema.update(self.model, step=self.step)
+
+    def _bad_gradients(self) -> str:
+        named = [(name, p.grad) for name, p in self.model.named_parameters() if p.grad is not None]
+        bad = [name for name, gradient in named if not gradient.isfinite().all()]
+        return f", first in the gradient of {bad[0]} ({len(bad)} of {len(named)} parameters)" if bad else ""
 
     @property
     def evaluated_model(self) -> Detector:

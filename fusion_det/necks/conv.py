@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-from fusion_det.layers import init_conv, make_activation, make_norm
+from fusion_det.layers import StridedConv2d, init_conv, make_activation, make_norm
 
 NormKind = Literal["none", "bn", "gn"]
 ActivationKind = Literal["none", "relu", "silu", "leaky_relu"]
@@ -36,7 +36,8 @@ class ConvUnit(nn.Sequential):
     ) -> None:
         padding = dilation * (kernel_size - 1) // 2
         bias = norm == "none" if bias is None else bias
-        conv = nn.Conv2d(in_channels, channels, kernel_size, stride, padding, dilation, groups, bias=bias)
+        convolution = StridedConv2d if stride > 1 else nn.Conv2d
+        conv = convolution(in_channels, channels, kernel_size, stride, padding, dilation, groups, bias=bias)
         init_conv(conv)
         if order == "act_conv_norm":
             super().__init__(activate(activation, inplace=False), conv, make_norm(norm, channels))

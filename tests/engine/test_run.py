@@ -192,7 +192,7 @@ def test_non_finite_loss_names_step_term_and_images(make_settings, monkeypatch, 
         original(self, group)
 
     monkeypatch.setattr(Trainer, "train_step", poisoned)
-    with pytest.raises(FusionDetError, match=r"step 6: the loss is not finite: loss_centerness=nan on images \[1\d, 1\d\]") as stopped:
+    with pytest.raises(FusionDetError, match=r"step 6: not finite: loss_centerness=nan on images \[1\d, 1\d\]") as stopped:
         train(make_settings("poisoned"), [])
     assert stopped.value.exit_code == 1
     state = load_checkpoint(tmp_path / "poisoned" / "last.pt")

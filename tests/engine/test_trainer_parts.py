@@ -12,7 +12,9 @@ from fusion_det.engine.device import choose_device, choose_precision
 from fusion_det.engine.finite_guard import FiniteGuard
 from fusion_det.engine.optim import adamw, sgd
 from fusion_det.engine.schedule import cosine, multistep
+from fusion_det.engine.trainer import Trainer
 from fusion_det.errors import ConfigError, FusionDetError
+from fusion_det.structures import ImageBatch, Targets
 
 
 class Net(nn.Module):
@@ -73,8 +75,35 @@ def test_guard_names_the_first_bad_batch():
     guard.watch(1, {"loss_a": torch.tensor(1.0)}, (5,))
     guard.check()
     guard.watch(2, {"loss_a": torch.tensor(1.0), "loss_b": torch.tensor(float("inf"))}, (6, 7))
-    with pytest.raises(FusionDetError, match=r"step 2: the loss is not finite: loss_b=inf on images \[6, 7\]"):
+    with pytest.raises(FusionDetError, match=r"step 2: not finite: loss_b=inf on images \[6, 7\]"):
         guard.check()
+
+
+class FlatAtZero(nn.Module):
+    """A loss of 0 whose gradient is infinite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.bad = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(1))
+
+    def forward(self, images: ImageBatch, targets: Targets) -> dict[str, torch.Tensor]:
+        return {"loss_a": (self.fine * images.pixels.sum() + self.bad.sqrt()).sum()}
+
+
+def test_infinite_gradient_stops_before_the_weights_are_touched():
+    model, sizes = FlatAtZero(), torch.tensor([[2, 2]])
+    images = ImageBatch(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), sizes, torch.ones(1, 2), sizes, (7,))
+    none = torch.zeros(1, 0, dtype=torch.bool)
+    batch = (images, Targets(torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.int64), none, none))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    trainer = Trainer(
+        model, optimizer, multistep(optimizer, 10, warmup_fraction=0.0, warmup_factor=1.0, milestones=[0.9], gamma=0.1), lambda *_: [batch],
+        num_batches=1, epochs=1, device=torch.device("cpu"), precision="fp32", accumulate=1, clip_grad_norm=1.0, ema_decay=0.0, log_every=1,
+    )  # fmt: skip
+    message = r"step 1: not finite: grad_norm=inf on images \[7\], first in the gradient of bad \(1 of 2 parameters\)"
+    with pytest.raises(FusionDetError, match=message):
+        trainer.train_step([batch])
+    assert model.fine.item() == 1.0
 
 
 def test_devices_and_precisions():

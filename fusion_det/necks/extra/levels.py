@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusion_det.layers import init_conv
+from fusion_det.layers import StridedConv2d, init_conv
 
 
 class ExtraLevels(nn.Module):
@@ -31,7 +31,7 @@ class ExtraLevels(nn.Module):
         self.reads_output = kind != "conv_on_input"
         first = in_channels if kind == "conv_on_input" else channels
         convs = 0 if kind == "maxpool" else count
-        self.convs = nn.ModuleList(nn.Conv2d(channels if i else first, channels, 3, stride=2, padding=1) for i in range(convs))
+        self.convs = nn.ModuleList(StridedConv2d(channels if i else first, channels, 3, stride=2, padding=1) for i in range(convs))
         for conv in self.convs:
             assert isinstance(conv, nn.Conv2d)
             init_conv(conv)
