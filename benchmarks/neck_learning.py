@@ -27,13 +27,7 @@ import torch
 import torchvision
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-FACTORS = {
-    "plain": ("disk", "square", "triangle"),
-    "detail": ("horizontal_stripes", "vertical_stripes", "checker"),
-    "context": ("cross_red", "cross_blue"),
-    "scale": ("diamond",),
-    "precision": ("frame", "gap"),
-}
+FACTORS = ("plain", "detail", "context", "scale", "precision")
 
 
 @dataclass(frozen=True)
@@ -57,15 +51,14 @@ def train(folder: Path, neck: str, seed: int, threads: int, words: Sequence[str]
     command += [f"trainer.threads={threads}", "trainer.pictures=0", "logger.progress=false", *words]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(REPOSITORY)}
     if (results := read(folder)) is None or not results["finished"]:
-        with open(folder.with_suffix(".log"), "a") as log:
+        with folder.with_suffix(".log").open("a") as log:
             code = subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log, check=False).returncode
         results = read(folder)
     else:
         code = 0
     if results is None or not results["finished"]:
         return Result(neck, seed, None, None, {}, 0, 0.0, code)
-    classes = {name: values["AP"] for name, values in results["per_class"].items()}
-    factors = {factor: 100 * statistics.mean(classes[name] for name in names) for factor, names in FACTORS.items()}
+    factors = {factor: 100 * results["per_supercategory"][factor]["AP"] for factor in FACTORS}
     summary = results["summary"]
     return Result(
         neck, seed, 100 * summary["AP"], 100 * summary["AP50"], factors, results["parameters"], results["seconds_of_this_process"], code
@@ -112,8 +105,9 @@ def main() -> None:
     threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
     arms = [(neck, seed) for seed in arguments.seeds for neck in arguments.necks]
     header = (
-        f"{date.today()}, {platform.machine()} CPU, {os.cpu_count()} cores, {arguments.jobs} run(s) at a time, Python {platform.python_version()}, "
-        f"torch {torch.__version__}, torchvision {torchvision.__version__}. Final AP x 100, pycocotools, averaged weights; factors and AP50 are means over the seeds."
+        f"{date.today()}, {platform.machine()} CPU, {os.cpu_count()} cores, {arguments.jobs} run(s) at a time, "
+        f"Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}. "
+        "Final AP x 100, pycocotools, averaged weights; factors and AP50 are means over the seeds."
     )
 
     def run(arm: tuple[str, int]) -> Result:
