@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from fusion_det.fusion.operator import FusionOperator
+from fusion_det.fusion.operator import FusionOperator, set_remembering
 from fusion_det.structures import Detections, FusionSite, ImageBatch, RawDetections, Targets
 
 
@@ -33,6 +33,7 @@ class Detector(nn.Module):
         super().__init__()
         self.backbone, self.neck, self.head, self.late_fusion = backbone, neck, head, late_fusion
         self.operators = [module for module in self.modules() if isinstance(module, FusionOperator)]
+        set_remembering(self, False)  # fusion_det.analysis.fusion_probe and evaluations switch it on
         self.memory_format = torch.contiguous_format
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)

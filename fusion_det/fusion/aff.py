@@ -24,7 +24,7 @@ class AttentionalPair(GatedPair):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Two maps [B, C, H, W] -> one."""
         gate = self.attention(x + y)
-        self.gate = gate.detach()
+        self.keep(gate)
         return self.factor * (y + gate * (x - y))
 
     def factors(self, gate: Tensor) -> tuple[Tensor, Tensor]:

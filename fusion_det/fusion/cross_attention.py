@@ -83,8 +83,9 @@ class CrossAttention(FusionOperator):
         return sine_positions(x.shape[-2], x.shape[-1], self.channels, step, x.device) if self.positions == "sine" else 0.0
 
     def probe(self) -> dict[str, Tensor]:
-        """``found`` [B, 1, H, W], the share of what was found in the result (mean absolute values), and ``attention`` [B, N - 1, 1, 1], how
-        much of it went to each other input, over at most 64 evenly spaced queries.
+        """``found`` [B, 1, H, W], the share of what was found in the result (mean absolute values), ``attention`` [B, N - 1, 1, 1], how
+        much of it went to each other input, over at most 64 evenly spaced queries, and ``weights`` [B, N, H, W], shares of the result:
+        what was not found for the own input, what was found times attention for the others.
         """
         if not self.remembered:
             return {}
@@ -92,5 +93,6 @@ class CrossAttention(FusionOperator):
         query, key = self.remembered["query"].float(), self.remembered["key"].float()
         query = query[:, :, :: -(-query.shape[2] // PROBED_QUERIES)]
         attention = (query @ key.transpose(2, 3) / query.shape[3] ** 0.5).softmax(dim=3)
-        shares = attention.unflatten(3, (self.num_inputs - 1, -1)).sum(dim=4).mean(dim=(1, 2))
-        return {"found": found / (own + found).clamp(min=1e-12), "attention": shares[:, :, None, None]}
+        shares = attention.unflatten(3, (self.num_inputs - 1, -1)).sum(dim=4).mean(dim=(1, 2))[:, :, None, None]
+        found = found / (own + found).clamp(min=1e-12)
+        return {"found": found, "attention": shares, "weights": torch.cat([1 - found, found * shares], dim=1)}

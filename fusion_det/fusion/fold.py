@@ -8,15 +8,24 @@ import torch
 from torch import Tensor, nn
 
 from fusion_det.fusion.gates import mean_weights
+from fusion_det.fusion.operator import Remembers
 
 
-class GatedPair(nn.Module):
-    """A fusion of two maps that leaves its gate in ``gate``; :meth:`factors` tells what it multiplied each of them by."""
+class GatedPair(Remembers):
+    """A fusion of two maps that keeps its gate in ``gate``; :meth:`factors` tells what it multiplied each of them by."""
 
     gate: Tensor | None = None
 
+    def keep(self, gate: Tensor) -> None:
+        """Remember the gate [B, C, h, w] of this forward pass, detached, unless remembering is switched off."""
+        if self.remembers:
+            self.gate = gate.detach()
+
+    def forget(self) -> None:
+        self.gate = None
+
     def factors(self, gate: Tensor) -> tuple[Tensor, Tensor]:
-        """The factors on the first and the second map, [B, C, h, w] each."""
+        """The factors on the first and the second map, [B, C, h, w] each, linear in the gate up to a constant."""
         raise NotImplementedError(f"{type(self).__name__} does not implement factors()")
 
 
@@ -39,11 +48,15 @@ class Fold(nn.Module):
 
     def weights(self) -> dict[str, Tensor]:
         """For :class:`GatedPair` modules, the product of all factors that each input went through: ``weights`` [B, N, h, w]."""
+        pairs = [pair for pair in self.pairs if isinstance(pair, GatedPair)]
+        gates = [pair.gate for pair in pairs if pair.gate is not None]
+        if len(gates) < len(self.pairs):
+            return {}
+        if len(gates) == 1:  # the mean of a linear function: spares whole maps
+            gates = [gates[0].mean(dim=1, keepdim=True, dtype=torch.float32)]
         through: list[Tensor] = []
-        for pair in self.pairs:
-            if not isinstance(pair, GatedPair) or pair.gate is None:
-                return {}
-            first, second = pair.factors(pair.gate)
+        for pair, gate in zip(pairs, gates, strict=True):
+            first, second = pair.factors(gate)
             through = [weight * first for weight in through or [torch.ones_like(first)]]
             through.append(second)
         return {"weights": mean_weights(through)}

@@ -102,7 +102,7 @@ def weighted_sum(inputs: Sequence[Tensor], weights: Tensor) -> Tensor:
 
 def mean_weights(gates: Sequence[Tensor]) -> Tensor:
     """Gates [B, C or 1, h, w] of N inputs -> their means over channels [B, N, h, w], float32."""
-    return torch.stack([gate.float().mean(dim=1) for gate in torch.broadcast_tensors(*gates)], dim=1)
+    return torch.stack(torch.broadcast_tensors(*(gate.mean(dim=1, dtype=torch.float32) for gate in gates)), dim=1)
 
 
 def by_input(gates: Sequence[Tensor]) -> dict[str, Tensor]:

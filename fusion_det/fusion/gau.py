@@ -26,7 +26,7 @@ class ModulatedPair(GatedPair):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Two maps [B, C, H, W] -> one."""
         gate = self.attention(y)
-        self.gate = gate.detach()
+        self.keep(gate)
         return gate * x + y
 
     def factors(self, gate: Tensor) -> tuple[Tensor, Tensor]:

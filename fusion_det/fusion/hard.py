@@ -55,7 +55,7 @@ class Hard(FusionOperator):
         else:
             logits = self.policy(state.detach()).float()
             chosen = self._sampled(logits, state.detach(), self.score)
-        self.remember(weights=chosen, probabilities=logits.softmax(dim=1))
+        self.remember(weights=chosen, logits=logits)
         return gated_sum(inputs, chosen.split(1, dim=1))
 
     def _straight_through(self, logits: Tensor) -> Tensor:
@@ -75,6 +75,12 @@ class Hard(FusionOperator):
             log_probability = logits.log_softmax(dim=1).gather(1, index[:, None])[:, 0]
             score.keep(log_probability, state.float().mean((2, 3)))
         return one_hot(index, self.num_inputs)
+
+    def probe(self) -> dict[str, Tensor]:
+        """``weights`` [B, N, h, w], one-hot, and the ``probabilities`` that the choice was drawn from; h = w = 1 with ``per=image``."""
+        if not self.remembered:
+            return {}
+        return {"weights": self.remembered["weights"], "probabilities": self.remembered["logits"].softmax(dim=1)}
 
     def reinforce(self, reward: Tensor) -> None:
         if self.score is not None:

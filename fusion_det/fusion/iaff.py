@@ -26,7 +26,7 @@ class IterativePair(GatedPair):
         difference = x - y
         integrated = y + self.first(x + y) * difference
         gate = self.second(integrated)
-        self.gate = gate.detach()
+        self.keep(gate)
         return y + gate * difference
 
     def factors(self, gate: Tensor) -> tuple[Tensor, Tensor]:

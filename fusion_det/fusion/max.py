@@ -28,6 +28,10 @@ class Max(FusionOperator):
         """``weights`` [B, N, H, W]: the share of channels in which each input won (the first of equal ones)."""
         if not self.remembered:
             return {}
-        inputs = torch.stack(list(self.remembered.values()), dim=1)  # [B, N, C, H, W]
-        winner = inputs.argmax(dim=1)  # [B, C, H, W]
-        return {"weights": torch.stack([(winner == i).float().mean(dim=1) for i in range(self.num_inputs)], dim=1)}
+        best, *others = self.remembered.values()
+        winner = torch.zeros_like(best, dtype=torch.uint8)  # [B, C, H, W]
+        for i, other in enumerate(others, start=1):
+            winner = winner.masked_fill(other > best, i)
+            best = torch.maximum(best, other)
+        shares = [(winner == i).mean(dim=1, dtype=torch.float32) for i in range(self.num_inputs)]
+        return {"weights": torch.stack(shares, dim=1)}
