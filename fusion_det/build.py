@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
-from fusion_det.config.instantiate import build
+from fusion_det.config.instantiate import TARGET, build
+from fusion_det.data.buckets import make_buckets
 from fusion_det.detector import Detector
 from fusion_det.errors import ConfigError
+from fusion_det.rehearsal import CannotRehearseError, Size, describe, looks_at_values, rehearse
+from fusion_det.structures import LevelSpec, check_levels
+
+PARTS = ("backbone", "neck", "head")
 
 
 def build_detector(cfg: Mapping[str, Any], num_classes: int, *, seed: int, load_pretrained: bool = True) -> Detector:
@@ -27,19 +33,96 @@ def build_detector(cfg: Mapping[str, Any], num_classes: int, *, seed: int, load_
         backbone_cfg["pretrained"] = False
     with _component(seed, "backbone"):
         backbone = build(backbone_cfg)
+        levels, mean, std = _levels(backbone, "backbone"), backbone.mean, backbone.std
     with _component(seed, "neck"):
-        neck = build(cfg["neck"], backbone.levels, partial(build, cfg["fusion"]), partial(build, cfg["block"]))
+        neck = build(cfg["neck"], levels, _part(cfg, "fusion"), _part(cfg, "block"))
+        levels = _levels(neck, "neck")
     with _component(seed, "head"):
-        head = build(cfg["head"], neck.levels, num_classes)
-    return Detector(backbone, neck, head, build(cfg["late_fusion"]), mean=backbone.mean, std=backbone.std)
+        head = build(cfg["head"], levels, num_classes)
+    with _component(seed, "late_fusion"):
+        late_fusion = build(cfg["late_fusion"])
+    return Detector(backbone, neck, head, late_fusion, mean=mean, std=std)
 
 
-def dry_run(cfg: Mapping[str, Any]) -> str:
-    """Build everything without memory or weights, so that parts that do not fit fail before data is touched; the neck's plan as text."""
-    with torch.device("meta"):
-        detector = build_detector(cfg, num_classes=1, seed=0, load_pretrained=False)
-    plan = getattr(detector.neck, "plan", None)
-    return f"neck:\n{plan.draw()}" if plan is not None else ""
+class DryRun(NamedTuple):
+    """What is known of a detector before any data is read."""
+
+    text: str
+    """The neck's plan, its levels and the parameters of each part, for people."""
+    picture: str | None
+    """The neck's plan as SVG; none for a neck without a plan."""
+    levels: tuple[LevelSpec, ...]
+    """What the neck gives."""
+    sizes: list[Size] | None
+    """Height and width of each level's map for the largest picture; none if that could not be found out."""
+
+
+def dry_run(cfg: Mapping[str, Any]) -> DryRun:
+    """Build all parts without memory or weights and run them on the largest pictures: what does not fit fails before data is touched.
+
+    ``cfg`` as for :func:`build_detector`; ``data.image_size`` and ``loader.batch_size`` tell what to run it on. Raises ``ConfigError``.
+    """
+    detector = _on_meta(cfg)
+    size = cfg.get("data", {}).get("image_size")
+    shapes: tuple[Size, ...] = ()
+    sizes, note = None, "data has no image_size"
+    if isinstance(size, int):
+        shapes = make_buckets(size)[:2]
+        try:
+            sizes = rehearse(detector, shapes, cfg.get("loader", {}).get("batch_size", 1))
+        except CannotRehearseError as error:
+            note = str(error)
+    lines = [_level_table(detector.neck.levels, shapes, sizes)]  # type: ignore[arg-type]
+    if sizes is None:
+        lines.append(f"sizes were not checked beforehand: {note}")
+    lines.append(", ".join(f"{part} {sum(p.numel() for p in getattr(detector, part).parameters()):,}" for part in PARTS) + " parameters")
+    plan, picture = getattr(detector.neck, "plan", None), None
+    if plan is not None:
+        lines.insert(0, f"neck:\n{plan.draw()}")
+        picture = plan.draw_svg(operator=_short_name(cfg, "fusion"), block=_short_name(cfg, "block"))
+    return DryRun("\n".join(lines), picture, detector.neck.levels, sizes)  # type: ignore[arg-type]
+
+
+def _on_meta(cfg: Mapping[str, Any]) -> Detector:
+    """The detector on the meta device; parts that look at values while they are built are built in memory and moved."""
+    try:
+        with torch.device("meta"):
+            return build_detector(cfg, num_classes=1, seed=0, load_pretrained=False)
+    except CannotRehearseError:
+        return build_detector(cfg, num_classes=1, seed=0, load_pretrained=False).to("meta")
+
+
+def _level_table(levels: Sequence[LevelSpec], shapes: Sequence[Size], sizes: Sequence[Size] | None) -> str:
+    head = f"level  stride  channels{'  map of {} x {} pictures'.format(*shapes[0]) if sizes else ''}"
+    maps = [f"  {height} x {width}" for height, width in sizes] if sizes else [""] * len(levels)
+    rows = [f"{level.name:<5}  {level.stride:>6}  {level.channels:>8}{text}" for level, text in zip(levels, maps, strict=True)]
+    return "\n".join([head, *rows])
+
+
+def _short_name(cfg: Mapping[str, Any], group: str) -> str:
+    return str((cfg.get(group) or {TARGET: group})[TARGET]).rpartition(".")[2]
+
+
+def _part(cfg: Mapping[str, Any], group: str) -> Any:
+    """The factory of ``fusion`` or ``block``; asked for although there is none, it says so."""
+    if cfg.get(group) is not None:
+        return partial(build, cfg[group])
+
+    def missing(*args: Any, **kwargs: Any) -> nn.Module:
+        raise ConfigError(f"the neck needs one, but {group} is null", where=group, mend=f"choose {group}=OPTION; --help lists them")
+
+    return missing
+
+
+def _levels(part: Any, name: str) -> tuple[LevelSpec, ...]:
+    """The levels that ``part`` says it gives, checked."""
+    levels = getattr(part, "levels", None)
+    if not isinstance(levels, list | tuple) or not all(isinstance(level, LevelSpec) for level in levels):
+        raise ValueError(f"{type(part).__name__} has no levels: expected an attribute of LevelSpecs, got {levels!r}")
+    wrong = [level for level in levels if not all(isinstance(n, int) and n > 0 for n in (level.channels, level.stride))]
+    if wrong:
+        raise ValueError(f"{type(part).__name__}: channels and strides of levels are positive whole numbers, got {wrong}")
+    return check_levels(levels, owner=name)
 
 
 @contextmanager
@@ -50,5 +133,7 @@ def _component(seed: int, name: str) -> Iterator[None]:
         torch.manual_seed(int.from_bytes(digest[:7], "big"))
         try:
             yield
-        except ValueError as error:
-            raise ConfigError(str(error), where=name, mend=f"change {name}= or its keys") from error
+        except (ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, RuntimeError) as error:
+            if torch.get_default_device().type == "meta" and looks_at_values(error):
+                raise CannotRehearseError(f"the {name} looks at values while it is built") from error
+            raise ConfigError(describe(error), where=name, mend=f"change {name}= or its keys") from error

@@ -69,7 +69,7 @@ def test_building_does_not_move_the_global_generator():
 
 def test_dry_run_draws_the_plan_and_needs_no_weights(monkeypatch):
     monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("a dry run reads no file"))
-    assert "M4 /16 <- fuse(C4, up C5)" in dry_run(plain("backbone=efficientnet_lite0"))
+    assert "M4 /16 <- fuse(C4, up C5)" in dry_run(plain("backbone=efficientnet_lite0")).text
 
 
 def test_parts_that_do_not_fit_are_config_errors_naming_the_part():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fusion_det.build import build_detector, dry_run
-from fusion_det.config.files import write_json
+from fusion_det.config.files import write_atomic, write_json
 from fusion_det.config.instantiate import build
 from fusion_det.config.run_folder import RunFolder, make_run_folder
 from fusion_det.data.buckets import make_buckets
@@ -49,14 +49,16 @@ def train(settings: TrainConfig, overrides: Sequence[str]) -> None:
     if settings.trainer.threads is not None:
         torch.set_num_threads(settings.trainer.threads)
     set_determinism(settings.trainer.deterministic)
-    plan = dry_run(settings.plain())
+    rehearsed = dry_run(settings.plain())
     folder = make_run_folder(settings, overrides)
     try:
         logger.info("run folder: %s", folder.path)
         if folder.finished:
             logger.info("this run is finished; its numbers are in %s", folder.path / "results.json")
             return
-        logger.info("%s", plan)
+        logger.info("%s", rehearsed.text)
+        if rehearsed.picture is not None:
+            write_atomic(folder.path / "neck.svg", rehearsed.picture.encode())
         Run(settings, folder, device).execute()
     finally:
         folder.release()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from fusion_det.layers import full_precision
 
 
 class PolicyGradient(nn.Module):
@@ -28,7 +29,7 @@ class PolicyGradient(nn.Module):
 
     def keep(self, log_probability: Tensor, state: Tensor) -> None:
         """Log-probability of what was chosen, [B, h, w], and the pooled state that the baseline sees, [B, S], without gradient."""
-        with torch.autocast(state.device.type, enabled=False):
+        with full_precision(state):
             self.kept = (log_probability.mean((1, 2)), self.baseline(state)[:, 0])
         self.rewarded = None
 

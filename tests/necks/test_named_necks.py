@@ -106,4 +106,4 @@ def test_balanced_refinement_has_the_published_number_of_parameters():
 @pytest.mark.parametrize("name", NECKS)
 def test_builds_with_the_default_experiment(name):
     plan = dry_run(load_settings(get_tool("train"), [f"neck={name}"], CONFIGS).plain())
-    assert plan.startswith("neck:\nC3 /8  C4 /16  C5 /32")
+    assert plan.text.startswith("neck:\nC3 /8  C4 /16  C5 /32")

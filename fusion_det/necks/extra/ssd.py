@@ -26,7 +26,7 @@ class SsdExtras(nn.Module):
         unpadded: NonNegativeInt = 0,
     ) -> None:
         super().__init__()
-        self.count, self.reads_output = count, False
+        self.count, self.unpadded, self.reads_output = count, unpadded, False
         self.widths = list(widths or [channels] * count)
         if len(self.widths) != count or unpadded > count:
             raise ValueError(f"extra SsdExtras: expected {count} widths and at most {count} unpadded, got {self.widths} and {unpadded}")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import deform_conv2d
 
-from fusion_det.layers import init_conv
+from fusion_det.layers import full_precision, init_conv
 from fusion_det.necks.resample.project import Project, factor
 
 
@@ -45,7 +45,7 @@ class Aligned(nn.Module):
         x = x if self.project is None else self.project(x)
         x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
         found = self.conv_offset_mask(self.offset(torch.cat([own, 2 * x], dim=1)))
-        with torch.autocast(x.device.type, enabled=False):  # sampling positions need more than eight bits
+        with full_precision(x):  # sampling positions need more than eight bits
             rows, columns, mask = found.float().chunk(3, dim=1)
             offset = torch.cat([rows, columns], dim=1)
             weight, bias = self.deform.weight.float(), self.deform.bias

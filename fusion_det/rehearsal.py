@@ -1,0 +1,154 @@
+"""A forward pass without memory or arithmetic: what the size of pictures and maps decides fails here, before any data is read."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from fusion_det.detector import Detector
+from fusion_det.errors import ConfigError, FusionDetError
+from fusion_det.structures import LevelSpec, Targets
+
+Size = tuple[int, int]
+"""Height and width."""
+
+_META = re.compile(r"\bmeta\b|register_meta|unsupported scalarType", re.IGNORECASE)  # the last: torch.autocast("meta")
+_ONE_VALUE = "Expected more than 1 value per channel"
+
+
+class CannotRehearseError(Exception):
+    """A part looks at values, which tensors on the meta device do not have; nothing is known against it."""
+
+
+def rehearse(detector: Detector, shapes: Sequence[Size], batch_size: int) -> list[Size]:
+    """Run ``detector``, built on the meta device, as training and evaluation will; the sizes of the neck's maps for ``shapes[0]``.
+
+    ``shapes``: picture sizes, the largest first. Training: a full batch of the first, with the head's losses as far as they do not look at
+    values. Evaluation: one picture of the last. ``ConfigError`` for whatever fails, with the module where it did, and for backbones and
+    necks whose maps are not what their ``levels`` say; ``CannotRehearseError`` if a part needs values before there are any maps.
+    """
+    rehearsal = _Rehearsal(detector)
+    with torch.no_grad(), torch.device("meta"):
+        maps = rehearsal.features(batch_size, shapes[0], training=True)
+        with suppress(CannotRehearseError), rehearsal.stage("head"):
+            detector.head.losses(maps, _no_targets(batch_size))  # type: ignore[operator]
+        last = rehearsal.features(1, shapes[-1], training=False)
+        with suppress(CannotRehearseError), rehearsal.stage("head"):
+            detector.head.predict(last, torch.tensor([shapes[-1]]))  # type: ignore[operator]
+    return [(m.shape[-2], m.shape[-1]) for m in maps]
+
+
+class _Rehearsal:
+    """One detector under way; ``inside`` holds the paths of the modules that are being run, outermost first."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.detector, self.inside = detector, list[str]()
+        self.batch, self.shape = 1, (0, 0)
+        for path, module in detector.named_modules():
+            module.register_forward_pre_hook(self._enter(path))
+            module.register_forward_hook(self._leave(path))
+
+    def _enter(self, path: str) -> Any:
+        def hook(module: nn.Module, args: Any) -> None:
+            self.inside.append(path)
+
+        return hook
+
+    def _leave(self, path: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            while self.inside.pop() != path:  # above it: modules whose error somebody caught
+                pass
+
+        return hook
+
+    def features(self, batch: int, shape: Size, *, training: bool) -> list[Tensor]:
+        """The neck's maps of ``batch`` pictures of ``shape``, checked."""
+        self.batch, self.shape = batch, shape
+        self.detector.train(training)
+        backbone, neck = self.detector.backbone, self.detector.neck
+        with self.stage("backbone"):
+            maps = backbone(torch.empty(batch, 3, *shape))
+        self._check("backbone", backbone.levels, maps)  # type: ignore[arg-type]
+        with self.stage("neck"):
+            maps = neck(maps)
+        self._check("neck", neck.levels, maps, getattr(neck, "approximate", ()))  # type: ignore[arg-type]
+        return list(maps)
+
+    def _check(self, owner: str, levels: Sequence[LevelSpec], maps: Any, approximate: Sequence[str] = ()) -> None:
+        """``approximate``: names of levels whose stride says no more than "about"."""
+        names, pictures = [level.name for level in levels], "{} x {}".format(*self.shape)
+        mend = f"make forward() and levels of this {owner} agree"
+        if not isinstance(maps, list | tuple) or not all(isinstance(m, Tensor) and m.dim() == 4 for m in maps):
+            raise ConfigError(f"expected a list of maps [B, C, H, W], got {type(maps).__name__}", where=owner, mend=mend)
+        if len(maps) != len(levels):
+            raise ConfigError(f"says it has the levels {names}, but gives {len(maps)} maps", where=owner, mend=mend)
+        for level, found in zip(levels, maps, strict=True):
+            wanted = (self.batch, level.channels, *(-(-side // level.stride) for side in self.shape))
+            close = all(
+                side // level.stride <= got <= -(-side // level.stride) for side, got in zip(self.shape, found.shape[2:], strict=True)
+            )
+            if found.shape[:2] != wanted[:2] or not (close or level.name in approximate):
+                says = f"says {level.name} has {level.channels} channels at stride {level.stride}, which is {list(wanted)}"
+                raise ConfigError(f"{says} for {pictures} pictures, but gives {list(found.shape)}", where=owner, mend=mend)
+
+    @contextmanager
+    def stage(self, owner: str) -> Iterator[None]:
+        """Tell what fails inside as a fault of ``owner``."""
+        self.inside.clear()
+        try:
+            yield
+        except Exception as error:
+            if looks_at_values(error):
+                raise CannotRehearseError(f"the {owner} looks at values ({first_line(error)})") from error
+            self._tell(owner, error)
+
+    def _tell(self, owner: str, error: Exception) -> NoReturn:
+        path = self.inside[-1] if self.inside else owner
+        seen = f"batch size {self.batch}, pictures of {self.shape[0]} x {self.shape[1]}"
+        if isinstance(error, FusionDetError):
+            raise type(error)(f"{error.what} (in {path}; {seen})", where=error.where, mend=error.mend) from error
+        if _ONE_VALUE in str(error):
+            kind = type(self.detector.get_submodule(path)).__name__
+            what = f"{kind} cannot normalise a map of 1 x 1: one value has no spread ({seen})"
+            choices = f"choose loader.batch_size of 2 or more, data.image_size above {max(self.shape)}, fewer levels or another norm"
+            if not self.detector.training:
+                choices = f"choose data.image_size above {max(self.shape)}, fewer levels or another norm"
+            raise ConfigError(what, where=path, mend=choices) from error
+        raise ConfigError(f"{describe(error)} (in {path}; {seen})", where=owner, mend=f"change {owner}= or its keys") from error
+
+
+def _no_targets(batch: int) -> Targets:
+    """A batch without objects."""
+    flags = torch.zeros(batch, 16, dtype=torch.bool)
+    return Targets(torch.zeros(batch, 16, 4), torch.zeros(batch, 16, dtype=torch.int64), flags, flags)
+
+
+def looks_at_values(error: Exception) -> bool:
+    """Whether ``error`` comes of nothing but the meta device."""
+    return isinstance(error, TypeError | RuntimeError) and _META.search(str(error)) is not None
+
+
+def describe(error: Exception) -> str:
+    """What a part raised, in one line; for errors that are no plain refusal (``ValueError``) with their kind and place."""
+    if type(error) is ValueError:
+        return str(error)
+    return f"{type(error).__name__}: {first_line(error)}{_place(error)}"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its kind if it has none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _place(error: Exception) -> str:
+    """`` (file.py:12)`` of the innermost line that lies outside torch and torchvision."""
+    theirs = {Path(torch.__file__).parents[1] / name for name in ("torch", "torchvision")}
+    outside = [frame for frame in traceback.extract_tb(error.__traceback__) if not theirs & {*Path(frame.filename).parents}]
+    return f" ({outside[-1].filename}:{outside[-1].lineno})" if outside else ""
