@@ -60,7 +60,7 @@ class FusionNeck(nn.Module):
         inside = Widths(levels, channels, widths)
         self.deeper = deeper(levels[-1].channels, inside.at(levels[-1].stride)) if deeper else None
         entries = [*levels, *_continue(levels[-1], "C", _extra_widths(self.deeper, inside.at(levels[-1].stride)))]
-        self.plan: Plan = topology(entries)
+        self.plan: Plan = _check_plan(topology(entries))
         parts = _check_parts(parts or {}, self.plan)
         places_context = any(node.block == CONTEXT for node in self.plan.nodes)
         sources = Sources(levels, self.plan, entry, special_entries or {}, inside, per_edge=entry_per_edge, deeper=self.deeper)
@@ -77,6 +77,9 @@ class FusionNeck(nn.Module):
         self.extra = extra(levels[-1].channels, known[self.plan.outputs[-1]])
         set_batch_norm(self, norm_eps, norm_momentum)
         self.levels = self._output_levels(known)
+        unpadded = getattr(self.extra, "unpadded", 0)
+        self.approximate = [level.name for level in self.levels[len(self.levels) - unpadded :]]
+        """Levels whose maps are smaller than their stride says."""
 
     def _output_levels(self, widths: dict[str, int]) -> tuple[LevelSpec, ...]:
         strides = self.plan.strides
@@ -140,6 +143,13 @@ def _continue(last: LevelSpec, letter: str, widths: Sequence[int]) -> list[Level
 
 def _extra_widths(extra: Any, channels: int) -> Sequence[int]:
     return [] if extra is None else getattr(extra, "widths", [channels] * extra.count)
+
+
+def _check_plan(plan: Any) -> Plan:
+    if not isinstance(plan, Plan):
+        raise ValueError(f"neck.topology: expected a function from levels to a Plan, it gave {plan!r:.80}")
+    plan.validate()
+    return plan
 
 
 def _check_parts(parts: dict[str, Factory], plan: Plan) -> dict[str, Factory]:
