@@ -75,6 +75,7 @@ class FusionNeck(nn.Module):
             self.blocks.update(step.block)
             known[node.name] = step.width
         self.extra = extra(levels[-1].channels, known[self.plan.outputs[-1]])
+        _check_extra(self.extra, sources, levels[-1].name, known[self.plan.outputs[-1]])
         set_batch_norm(self, norm_eps, norm_momentum)
         self.levels = self._output_levels(known)
         unpadded = getattr(self.extra, "unpadded", 0)
@@ -100,7 +101,8 @@ class FusionNeck(nn.Module):
         for node in self.plan.nodes:
             maps[node.name] = self._run(node, raw, maps, self._size(node.stride, by_stride))
         outputs = [maps[name] for name in self.plan.outputs]
-        return outputs + self.extra(features[-1], outputs[-1])
+        reads_entry = getattr(self.extra, "reads_entry", False)
+        return outputs + self.extra(features[-1], maps[self.names[-1]] if reads_entry else outputs[-1])
 
     def _run(self, node: Node, raw: dict[str, Tensor], maps: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
         inputs: list[Tensor] = []
@@ -157,6 +159,12 @@ def _check_parts(parts: dict[str, Factory], plan: Plan) -> dict[str, Factory]:
     if missing:
         raise ValueError(f"neck: the topology names the parts {missing}, but neck.parts holds {sorted(parts) or 'none'}")
     return parts
+
+
+def _check_extra(extra: Any, sources: Sources, deepest: str, width: int) -> None:
+    if getattr(extra, "reads_entry", False) and (deepest not in sources.shared or sources.widths[deepest] != width):
+        got = f"{sources.widths[deepest]} channels" if deepest in sources.shared else "none that all nodes share"
+        raise ValueError(f"neck.extra: expected an entry of {deepest} with {width} channels to start from, got {got}")
 
 
 def _make_context(context: Factory | None, sources: Sources, inside: Widths, deepest: LevelSpec, per_edge: bool) -> Any:

@@ -8,15 +8,17 @@ from typing import Literal
 from pydantic import PositiveInt
 from torch import nn
 
-from fusion_det.layers import ConvNormAct
 from fusion_det.necks.conv import ConvUnit
 
 
-class Projection(ConvNormAct):
-    """1x1 convolution to the neck's width (FPN's lateral connection), with an optional normalisation and no activation."""
+class Projection(ConvUnit):
+    """1x1 convolution to the neck's width (FPN's lateral connection), with an optional normalisation and no activation.
 
-    def __init__(self, in_channels: int, channels: int, *, norm: Literal["none", "bn", "gn"] = "none") -> None:
-        super().__init__(in_channels, channels, kernel_size=1, norm=norm)
+    ``bias`` of the convolution: ``None`` only without norm (YOLOF has one before its BatchNorm, all but one of HRFPN's have none).
+    """
+
+    def __init__(self, in_channels: int, channels: int, *, norm: Literal["none", "bn", "gn"] = "none", bias: bool | None = None) -> None:
+        super().__init__(in_channels, channels, 1, norm=norm, bias=bias)
 
 
 class StackedProjection(nn.Sequential):
