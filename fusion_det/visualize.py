@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 from collections.abc import Sequence
@@ -107,8 +108,8 @@ def _text(class_names: Sequence[str], label: int, score: float | None, crowd: bo
     return name + (" (crowd)" if crowd else "") + ("" if score is None else f" {score:.2f}")
 
 
-def _ink(color: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Black on light colours, white on dark ones."""
+def ink_on(color: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The colour of a text on ``color``: black on light ones, white on dark ones."""
     red, green, blue = color
     return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
 
@@ -117,17 +118,19 @@ def _with_texts(picture: Tensor, corners: list[list[float]], texts: list[str], c
     """``picture`` with each text above its box, or inside at the top edge of the picture: a label must not hide a small object."""
     sheet = to_pil_image(picture)
     draw = ImageDraw.Draw(sheet)
-    font = _font(max(12, min(20, min(sheet.size) // 30)))
+    font = load_font(max(12, min(20, min(sheet.size) // 30)))
     for (x, y, *_), text, color in zip(corners, texts, colors, strict=True):
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         width, height = right - left + 4, bottom - top + 4
         x, y = max(0, min(x, sheet.width - width)), y - height if y >= height else y
         draw.rectangle((x, y, x + width - 1, y + height - 1), fill=color)
-        draw.text((x + 2 - left, y + 2 - top), text, fill=_ink(color), font=font)
+        draw.text((x + 2 - left, y + 2 - top), text, fill=ink_on(color), font=font)
     return pil_to_tensor(sheet)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+@functools.cache
+def load_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font, about ``size`` pixels high."""
     try:
         return ImageFont.load_default(size)
     except TypeError:  # before Pillow 10.1
@@ -136,5 +139,5 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def _captioned(picture: Tensor, caption: str) -> Tensor:
     sheet = to_pil_image(pad(picture.cpu(), (0, 0, 20, 0), value=_PAPER))
-    ImageDraw.Draw(sheet).text((4, 2), caption, fill=(0, 0, 0), font=_font(14))
+    ImageDraw.Draw(sheet).text((4, 2), caption, fill=(0, 0, 0), font=load_font(14))
     return pil_to_tensor(sheet)

@@ -29,10 +29,15 @@ def training_batch(images: ImageBatch, targets: Targets, class_names: Sequence[s
     return grid(pictures)
 
 
+def spread(index: CocoIndex, count: int) -> list[int]:
+    """Positions of ``count`` pictures spread evenly over the set: the ones that are drawn."""
+    return np.linspace(0, len(index) - 1, min(count, len(index)), dtype=int).tolist()
+
+
 def validation_samples(index: CocoIndex, results: Sequence[dict[str, Any]], *, count: int) -> Iterator[tuple[str, Tensor]]:
     """Ground truth beside the detections (COCO results) of ``count`` pictures spread evenly over the set: (tag, uint8 [3, H, W])."""
     rank = {category_id: label for label, category_id in enumerate(index.category_ids)}
-    for number, image in enumerate(np.linspace(0, len(index) - 1, min(count, len(index)), dtype=int).tolist()):
+    for number, image in enumerate(spread(index, count)):
         found = [r for r in results if r["image_id"] == index.image_ids[image] and r["score"] >= DRAWN_SCORE]
         xywh = torch.tensor([r["bbox"] for r in found]).reshape(-1, 4)
         pixels, (boxes, labels, crowd) = read_image(index.path(image)), index.targets(image)

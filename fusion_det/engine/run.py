@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from fusion_det.data.order import BatchOrder
 from fusion_det.data.sources import DataSource
 from fusion_det.engine.checkpoint import load_checkpoint, newest_good, save_checkpoint
 from fusion_det.engine.device import choose_device, choose_precision, set_determinism
+from fusion_det.engine.fusion_log import FusionLog
 from fusion_det.engine.log_writers import RunLog
 from fusion_det.engine.pictures import training_batch, validation_samples
 from fusion_det.engine.progress import Progress
@@ -93,6 +95,7 @@ class Run:
         self.metrics: BoxMetrics | None = None
         resumed = self._resume(folder.checkpoint)
         self.log = RunLog(self.folder, tensorboard=settings.logger.tensorboard, resume_step=self.trainer.step if resumed else None)
+        self.fusion = FusionLog(self.source.val, pictures=settings.trainer.pictures)
         self.stop = StopRequest()
 
     def _load_data(self) -> None:
@@ -196,16 +199,17 @@ class Run:
     def _evaluate(self) -> None:
         start, model = time.perf_counter(), self._model()
         index = self.source.val
-        results = collect_predictions(
-            model, self.val_batches, category_ids=list(index.category_ids), device=self.device, precision=self.precision
-        )
+        with self.fusion.watching(model) as watch:
+            results = collect_predictions(
+                model, self.val_batches, category_ids=list(index.category_ids), device=self.device, precision=self.precision, on_batch=watch
+            )
         metrics = score_predictions(index, results, max_detections=self.settings.eval.max_detections)
         self.metrics, self.evaluated = metrics, self.trainer.epoch
         write_predictions(self.folder / "predictions.json", results)
         seconds = time.perf_counter() - start
         self.progress.skip_time(seconds)
-        self.log.scalars(self.trainer.step, metrics.scalars("val") | {"perf/eval_s": seconds})
-        for name, picture in validation_samples(index, results, count=self.settings.trainer.pictures):
+        self.log.scalars(self.trainer.step, metrics.scalars("val") | self.fusion.scalars() | {"perf/eval_s": seconds})
+        for name, picture in chain(validation_samples(index, results, count=self.settings.trainer.pictures), self.fusion.pictures()):
             self.log.picture(name, self.trainer.step, picture)
         better = (metrics.summary["AP"] or 0.0) > self.best.score or not self.best.summary
         if better:

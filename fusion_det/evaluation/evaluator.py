@@ -24,19 +24,20 @@ def collect_predictions(
     category_ids: list[int],
     device: torch.device,
     precision: str,
-    on_batch: Callable[[int], None] = lambda images: None,
+    on_batch: Callable[[ImageBatch], None] = lambda images: None,
 ) -> list[dict[str, Any]]:
-    """COCO results (original pixels, original ids, level names) of ``model`` in evaluation mode; ``on_batch`` hears of the images done."""
+    """COCO results (original pixels, original ids, level names) of ``model`` in evaluation mode; ``on_batch`` gets each batch when done."""
     was_training = model.training
     model.eval()
     level_names = [level.name for level in model.head.levels]  # type: ignore[union-attr]
     results: list[dict[str, Any]] = []
     try:
         for images, _ in batches:
+            images = images.to(device)
             with autocast(device, precision):
-                detections = model.predict(images.to(device))
+                detections = model.predict(images)
             results += to_coco_results(detections, images.image_ids, category_ids, level_names)
-            on_batch(len(images))
+            on_batch(images)
     finally:
         model.train(was_training)
     return results
