@@ -8,7 +8,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from fusion_det.fusion.fold import Fold, GatedPair
-from fusion_det.fusion.gates import PooledStatistics
+from fusion_det.fusion.gates import PooledStatistics, bottleneck_width
 from fusion_det.fusion.ms_cam import MultiScaleAttention
 from fusion_det.fusion.operator import FusionOperator
 from fusion_det.layers import NormKind
@@ -41,7 +41,8 @@ class AFF(FusionOperator):
     - x is the own level, as in the paper (low level, identity); the authors' ResNet code calls it with the order swapped.
     - N inputs: folded pair by pair, :mod:`fusion_det.fusion.fold`; ``fold.pairs.i.attention`` holds the layers of the authors' ``AFF``.
 
-    Deviations: at least 4 hidden channels; mirrored initial weights; see :class:`MultiScaleAttention` on ``statistics``.
+    Deviations: at least ``minimum_width`` hidden channels (1 for the authors' widths); mirrored initial weights; see
+    :class:`MultiScaleAttention` on ``statistics`` (``batch`` for the authors' training).
     The paper takes reduction 4 on CIFAR and FPN, 16 on ImageNet.
     """
 
@@ -51,13 +52,14 @@ class AFF(FusionOperator):
         num_inputs: int,
         *,
         reduction: PositiveInt = 4,
+        minimum_width: PositiveInt = 4,
         factor_two: bool = True,
         norm: NormKind = "bn",
         statistics: PooledStatistics = "running",
     ) -> None:
         super().__init__(channels, num_inputs)
-        factor = 2.0 if factor_two else 1.0
-        self.fold = Fold(lambda: AttentionalPair(MultiScaleAttention(channels, reduction, norm, statistics), factor), num_inputs)
+        factor, hidden = 2.0 if factor_two else 1.0, bottleneck_width(channels, reduction, minimum_width)
+        self.fold = Fold(lambda: AttentionalPair(MultiScaleAttention(channels, hidden, norm, statistics), factor), num_inputs)
 
     def fuse(self, inputs: Sequence[Tensor]) -> Tensor:
         return self.fold(inputs)

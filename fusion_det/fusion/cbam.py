@@ -14,11 +14,10 @@ from fusion_det.layers import NormKind, init_conv, make_norm
 
 
 class ConvolutionalAttention(nn.Module):
-    """CBAM: which channels, then where. ``mlp`` is shared by both poolings; 680 parameters at 64 channels, reduction 16."""
+    """CBAM: which channels, then where. ``mlp`` is shared by both poolings; 680 parameters at 64 channels, 4 hidden ones."""
 
-    def __init__(self, channels: int, reduction: int, norm: NormKind) -> None:
+    def __init__(self, channels: int, hidden: int, norm: NormKind) -> None:
         super().__init__()
-        hidden = bottleneck_width(channels, reduction)
         first, _, activation, last, _ = bottleneck(channels, hidden, channels, nn.Identity)
         self.mlp = nn.Sequential(first, activation, last)
         conv, spatial_norm = nn.Conv2d(2, 1, kernel_size=7, padding=3, bias=False), make_norm(norm, 1)
@@ -40,13 +39,16 @@ class CBAM(FusionOperator):
 
     Woo, Park, Lee and Kweon, ECCV 2018, arXiv 1807.06521, Eq. 2-3; channel order [max, mean], biases, and BatchNorm (momentum 0.01) after
     the 7x7 convolution as in the authors' code. The paper's Eq. 3 has no norm: ``norm=none``. Deviations: the paper gates one map, here
-    every input has gates of its own, so the sum at the start is about a quarter of ``add``; at least 4 hidden channels;
-    mirrored initial weights (:func:`init_mirrored`).
+    every input has gates of its own, so the sum at the start is about a quarter of ``add``; at least ``minimum_width``
+    hidden channels (1 for the authors' width); mirrored initial weights (:func:`init_mirrored`).
     """
 
-    def __init__(self, channels: int, num_inputs: int, *, reduction: PositiveInt = 16, norm: NormKind = "bn") -> None:
+    def __init__(
+        self, channels: int, num_inputs: int, *, reduction: PositiveInt = 16, minimum_width: PositiveInt = 4, norm: NormKind = "bn"
+    ) -> None:
         super().__init__(channels, num_inputs)
-        self.gates = nn.ModuleList(ConvolutionalAttention(channels, reduction, norm) for _ in range(num_inputs))
+        hidden = bottleneck_width(channels, reduction, minimum_width)
+        self.gates = nn.ModuleList(ConvolutionalAttention(channels, hidden, norm) for _ in range(num_inputs))
 
     def fuse(self, inputs: Sequence[Tensor]) -> Tensor:
         pairs = [gate(x) for gate, x in zip(self.gates, inputs, strict=True)]

@@ -15,9 +15,9 @@ PooledStatistics = Literal["running", "batch"]
 """What BatchNorm on a pooled 1x1 map normalises with in training, see :class:`RunningNorm`."""
 
 
-def bottleneck_width(channels: int, reduction: int) -> int:
-    """``channels // reduction`` as in the reference codes, but at least 4, so that narrow maps keep a working gate."""
-    return max(channels // reduction, 4)
+def bottleneck_width(channels: int, reduction: int, minimum: int) -> int:
+    """``channels // reduction`` as in the reference codes, but at least ``minimum``, so that narrow maps keep a working gate."""
+    return max(channels // reduction, minimum)
 
 
 def init_mirrored(conv: nn.Conv2d) -> None:

@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from fusion_det.fusion.fold import Fold, GatedPair
-from fusion_det.fusion.gates import PooledStatistics
+from fusion_det.fusion.gates import PooledStatistics, bottleneck_width
 from fusion_det.fusion.ms_cam import MultiScaleAttention
 from fusion_det.fusion.operator import FusionOperator
 from fusion_det.layers import NormKind
@@ -49,12 +49,13 @@ class GAU(FusionOperator):
         *,
         context: Literal["multi_scale", "global"] = "multi_scale",
         reduction: PositiveInt = 4,
+        minimum_width: PositiveInt = 4,
         norm: NormKind = "bn",
         statistics: PooledStatistics = "running",
     ) -> None:
         super().__init__(channels, num_inputs)
-        local = context == "multi_scale"
-        self.fold = Fold(lambda: ModulatedPair(MultiScaleAttention(channels, reduction, norm, statistics, local=local)), num_inputs)
+        local, hidden = context == "multi_scale", bottleneck_width(channels, reduction, minimum_width)
+        self.fold = Fold(lambda: ModulatedPair(MultiScaleAttention(channels, hidden, norm, statistics, local=local)), num_inputs)
 
     def fuse(self, inputs: Sequence[Tensor]) -> Tensor:
         return self.fold(inputs)

@@ -8,14 +8,17 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from fusion_det.fusion.fold import Fold, GatedPair
-from fusion_det.fusion.gates import PooledStatistics
+from fusion_det.fusion.gates import PooledStatistics, bottleneck_width
 from fusion_det.fusion.ms_cam import MultiScaleAttention
 from fusion_det.fusion.operator import FusionOperator
 from fusion_det.layers import NormKind
 
 
 class IterativePair(GatedPair):
-    """``u = w1 x + (1 - w1) y`` with ``w1 = M1(x + y)``, then ``z = w2 x + (1 - w2) y`` with ``w2 = M2(u)``."""
+    """``u = w1 x + (1 - w1) y`` with ``w1 = M1(x + y)``, then ``z = w2 x + (1 - w2) y`` with ``w2 = M2(u)``.
+
+    Where ``second`` has no global branch, it uses the first one's.
+    """
 
     def __init__(self, first: MultiScaleAttention, second: MultiScaleAttention) -> None:
         super().__init__()
@@ -25,7 +28,7 @@ class IterativePair(GatedPair):
         """Two maps [B, C, H, W] -> one."""
         difference = x - y
         integrated = y + self.first(x + y) * difference
-        gate = self.second(integrated)
+        gate = self.second(integrated, self.first.global_att)
         self.keep(gate)
         return y + gate * difference
 
@@ -40,11 +43,12 @@ class IAFF(FusionOperator):
 
     - No factor 2, in either pass: neither the paper nor the authors' codes have it in iAFF. An undecided gate gives the mean.
     - The second pass has its own local and global branch, as in the paper and the MXNet code. The PyTorch code calls the first pass's
-      ``global_att`` again and leaves ``global_att2`` without use; to match it, copy ``global_att`` into ``second.global_att``.
+      ``global_att`` again and leaves ``global_att2`` without use: ``reuse_global=true`` does so, and has no second global branch.
     - x is the own level. N inputs: folded pair by pair, :mod:`fusion_det.fusion.fold`; ``fold.pairs.i.first`` holds the authors'
       ``local_att`` and ``global_att``, ``second`` their ``local_att2`` and ``global_att2``.
 
-    Deviations: at least 4 hidden channels; mirrored initial weights; see :class:`MultiScaleAttention` on ``statistics``.
+    Deviations: at least ``minimum_width`` hidden channels (1 for the authors' widths); mirrored initial weights; see
+    :class:`MultiScaleAttention` on ``statistics`` (``batch`` for the authors' training).
     """
 
     def __init__(
@@ -53,15 +57,18 @@ class IAFF(FusionOperator):
         num_inputs: int,
         *,
         reduction: PositiveInt = 4,
+        minimum_width: PositiveInt = 4,
+        reuse_global: bool = False,
         norm: NormKind = "bn",
         statistics: PooledStatistics = "running",
     ) -> None:
         super().__init__(channels, num_inputs)
+        hidden = bottleneck_width(channels, reduction, minimum_width)
 
-        def attention() -> MultiScaleAttention:
-            return MultiScaleAttention(channels, reduction, norm, statistics)
+        def attention(*, pooled: bool = True) -> MultiScaleAttention:
+            return MultiScaleAttention(channels, hidden, norm, statistics, pooled=pooled)
 
-        self.fold = Fold(lambda: IterativePair(attention(), attention()), num_inputs)
+        self.fold = Fold(lambda: IterativePair(attention(), attention(pooled=not reuse_global)), num_inputs)
 
     def fuse(self, inputs: Sequence[Tensor]) -> Tensor:
         return self.fold(inputs)

@@ -26,7 +26,7 @@ class MultiScaleAttention(nn.Module):
 
     Dai, Gieseke, Oehmcke, Wu and Barnard, WACV 2021, arXiv 2009.14082, Eq. 1-3. ``local_att`` and ``global_att`` have the layers and
     names of the authors' PyTorch code (convolutions with biases, also before BatchNorm), so its weights load as they are; 4,576 parameters
-    at 64 channels, reduction 4. Without ``local`` the gate is global only, as in SE.
+    at 64 channels, 16 hidden ones. Without ``local`` the gate is global only, as in SE; without ``pooled`` it borrows a global branch.
 
     BatchNorm of the global branch refuses batch 1 and knows only a sign at batch 2. ``statistics="running"`` normalises it by running
     statistics in training, too; ``"batch"`` is the paper's. Both are equal in evaluation. ``norm="gn"`` needs neither.
@@ -35,25 +35,30 @@ class MultiScaleAttention(nn.Module):
     def __init__(
         self,
         channels: int,
-        reduction: int,
+        hidden: int,
         norm: NormKind,
         statistics: PooledStatistics,
         *,
         in_channels: int | None = None,
         local: bool = True,
+        pooled: bool = True,
     ) -> None:
         super().__init__()
-        in_channels, hidden = in_channels or channels, bottleneck_width(channels, reduction)
-        self.global_att = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), *bottleneck(in_channels, hidden, channels, lambda width: make_pooled_norm(norm, width, statistics))
-        )
+        in_channels = in_channels or channels
+        self.global_att: nn.Module | None = None
+        if pooled:
+            layers = bottleneck(in_channels, hidden, channels, lambda width: make_pooled_norm(norm, width, statistics))
+            self.global_att = nn.Sequential(nn.AdaptiveAvgPool2d(1), *layers)
         self.local_att: nn.Module | None = None
         if local:
             self.local_att = nn.Sequential(*bottleneck(in_channels, hidden, channels, lambda width: make_norm(norm, width)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C_in, H, W] -> gate [B, C, H, W], or [B, C, 1, 1] without the local branch."""
-        logits = self.global_att(x)
+    def forward(self, x: Tensor, global_att: nn.Module | None = None) -> Tensor:
+        """[B, C_in, H, W] -> gate [B, C, H, W], or [B, C, 1, 1] without the local branch; ``global_att`` stands in for a missing branch."""
+        branch = self.global_att or global_att
+        if branch is None:
+            raise ValueError("MultiScaleAttention: built without a global branch, so forward() needs one")
+        logits = branch(x)
         return torch.sigmoid(logits if self.local_att is None else self.local_att(x) + logits)
 
 
@@ -61,8 +66,8 @@ class MSCAM(FusionOperator):
     """``y = sum_i M_i(x_i) x_i``: each input gates itself by multi-scale channel attention, then they are added.
 
     Dai et al., WACV 2021, arXiv 2009.14082, Eq. 3 with the *self gate* of an SE block; ``attentions.i`` holds MS-CAM's layers. Deviations:
-    every input has a gate of its own, so the sum at the start is about half of ``add``; at least 4 hidden channels;
-    mirrored initial weights; see :class:`MultiScaleAttention` on ``statistics``.
+    every input has a gate of its own, so the sum at the start is about half of ``add``; at least ``minimum_width`` hidden channels (1 for
+    the authors' widths); mirrored initial weights; see :class:`MultiScaleAttention` on ``statistics``.
     """
 
     def __init__(
@@ -71,11 +76,13 @@ class MSCAM(FusionOperator):
         num_inputs: int,
         *,
         reduction: PositiveInt = 4,
+        minimum_width: PositiveInt = 4,
         norm: NormKind = "bn",
         statistics: PooledStatistics = "running",
     ) -> None:
         super().__init__(channels, num_inputs)
-        self.attentions = nn.ModuleList(MultiScaleAttention(channels, reduction, norm, statistics) for _ in range(num_inputs))
+        hidden = bottleneck_width(channels, reduction, minimum_width)
+        self.attentions = nn.ModuleList(MultiScaleAttention(channels, hidden, norm, statistics) for _ in range(num_inputs))
 
     def fuse(self, inputs: Sequence[Tensor]) -> Tensor:
         gates = [attention(x) for attention, x in zip(self.attentions, inputs, strict=True)]

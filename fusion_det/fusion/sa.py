@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from fusion_det.fusion.fold import Fold, GatedPair
-from fusion_det.fusion.gates import PooledStatistics
+from fusion_det.fusion.gates import PooledStatistics, bottleneck_width
 from fusion_det.fusion.ms_cam import MultiScaleAttention
 from fusion_det.fusion.operator import FusionOperator
 from fusion_det.layers import NormKind
@@ -48,13 +48,15 @@ class SA(FusionOperator):
         *,
         context: Literal["multi_scale", "global"] = "multi_scale",
         reduction: PositiveInt = 4,
+        minimum_width: PositiveInt = 4,
         norm: NormKind = "bn",
         statistics: PooledStatistics = "running",
     ) -> None:
         super().__init__(channels, num_inputs)
+        local, hidden = context == "multi_scale", bottleneck_width(channels, reduction, minimum_width)
 
         def attention() -> MultiScaleAttention:
-            return MultiScaleAttention(channels, reduction, norm, statistics, in_channels=2 * channels, local=context == "multi_scale")
+            return MultiScaleAttention(channels, hidden, norm, statistics, in_channels=2 * channels, local=local)
 
         self.fold = Fold(lambda: JointlyModulatedPair(attention()), num_inputs)
 

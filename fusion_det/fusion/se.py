@@ -18,12 +18,13 @@ class SE(FusionOperator):
 
     Hu, Shen and Sun, CVPR 2018, arXiv 1709.01507, Eq. 2-4, with biases as in the authors' Caffe code; ``gates.i`` is torchvision's
     ``SqueezeExcitation``. Deviations: the paper gates the residual branch only, here every input has a gate of its own, so the sum at the
-    start is about half of ``add``; at least 4 hidden channels; mirrored initial weights (:func:`init_mirrored`).
+    start is about half of ``add``; at least ``minimum_width`` hidden channels (1 for the paper's width); mirrored initial weights
+    (:func:`init_mirrored`).
     """
 
-    def __init__(self, channels: int, num_inputs: int, *, reduction: PositiveInt = 16) -> None:
+    def __init__(self, channels: int, num_inputs: int, *, reduction: PositiveInt = 16, minimum_width: PositiveInt = 4) -> None:
         super().__init__(channels, num_inputs)
-        gates = [SqueezeExcitation(channels, bottleneck_width(channels, reduction)) for _ in range(num_inputs)]
+        gates = [SqueezeExcitation(channels, bottleneck_width(channels, reduction, minimum_width)) for _ in range(num_inputs)]
         for gate in gates:
             init_mirrored(gate.fc1)
             init_conv(gate.fc2)

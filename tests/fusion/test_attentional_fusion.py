@@ -98,6 +98,22 @@ def test_iaff_by_formula_with_both_global_branches():
     assert not torch.allclose(operator([x, y]), as_in_pytorch, atol=1e-3)
     pair.second.global_att.load_state_dict(first.global_att.state_dict())
     assert torch.allclose(operator([x, y]), as_in_pytorch, atol=1e-5)
+    shorter = IAFF(16, 2, reuse_global=True).eval()
+    kept = {name: value for name, value in operator.state_dict().items() if "second.global_att" not in name}
+    shorter.load_state_dict(kept)
+    assert torch.allclose(shorter([x, y]), as_in_pytorch, atol=1e-5)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_narrow_gates_are_as_wide_as_asked(operator):
+    assert [a.local_att[0].out_channels for a in attentions(operator(8, 2, minimum_width=1))] == [2] * len(attentions(operator(8, 2)))
+    assert {a.local_att[0].out_channels for a in attentions(operator(8, 2))} == {4}
+
+
+def test_a_gate_without_its_global_branch_needs_another():
+    attention = MultiScaleAttention(8, 2, "bn", "running", pooled=False)
+    with pytest.raises(ValueError, match="built without a global branch, so forward"):
+        attention(maps(1, channels=8)[0])
 
 
 def test_ms_cam_and_modulations_by_formula():

@@ -30,8 +30,11 @@ def test_mirrored_rows_keep_half_of_the_units_alive_for_any_input():
         assert ((conv(x) > 0).sum() == 2).item()
 
 
-def test_bottlenecks_follow_the_reduction_down_to_four():
-    assert [bottleneck_width(c, 16) for c in (256, 64, 8)] == [16, 4, 4]
+def test_bottlenecks_follow_the_reduction_down_to_the_minimum():
+    assert [bottleneck_width(c, 16, 4) for c in (256, 64, 8)] == [16, 4, 4]
+    assert [bottleneck_width(c, 16, 1) for c in (256, 32, 8)] == [16, 2, 1]
+    assert SE(32, 2).gates[0].fc1.out_channels == CBAM(32, 2).gates[0].mlp[0].out_channels == 4
+    assert SE(32, 2, minimum_width=1).gates[0].fc1.out_channels == CBAM(32, 2, minimum_width=1).gates[0].mlp[0].out_channels == 2
 
 
 def test_running_norm_equals_batchnorm_in_evaluation():
