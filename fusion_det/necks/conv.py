@@ -45,6 +45,16 @@ class ConvUnit(nn.Sequential):
             super().__init__(conv, make_norm(norm, channels), activate(activation, inplace=True))
 
 
+def separable(
+    in_channels: int, channels: int, kernel_size: int, *, stride: int = 1, norm: NormKind, activation: ActivationKind
+) -> nn.Module:
+    """A convolution per channel, then 1x1 across channels, each a :class:`ConvUnit` with normalisation and activation (YOLOX-Nano)."""
+    return nn.Sequential(
+        ConvUnit(in_channels, in_channels, kernel_size, stride=stride, groups=in_channels, norm=norm, activation=activation),
+        ConvUnit(in_channels, channels, 1, norm=norm, activation=activation),
+    )
+
+
 def activate(kind: ActivationKind, *, inplace: bool) -> nn.Module:
     """The activation of that name; ``leaky_relu`` has slope 0.1 (YOLO)."""
     made: nn.Module = nn.LeakyReLU(0.1) if kind == "leaky_relu" else make_activation(kind)

@@ -229,6 +229,16 @@ def test_global_pooling_attention_is_gated_by_its_first_input():
     assert GlobalPooling(2, 3)([own, other, other]).unique().tolist() == [1.0]
 
 
+def test_global_pooling_attention_may_be_gated_by_the_greatest_value_of_its_last_input():
+    own, other = torch.ones(1, 2, 2, 2), torch.zeros(1, 2, 2, 2)
+    other[0, 0, 1, 1] = 3.0
+    operator = GlobalPooling(2, 2, gate="last", pooled="max")
+    expected = other + torch.tensor([3.0, 0.0]).sigmoid()[:, None, None]
+    torch.testing.assert_close(operator([own, other]), expected)
+    weights = operator.probe()["weights"].flatten()
+    torch.testing.assert_close(weights, torch.tensor([(torch.tensor(3.0).sigmoid().item() + 0.5) / 2, 1.0]))
+
+
 def test_stack_keeps_every_channel():
     a, b = torch.randn(2, 1, 3, 2, 2)
     operator = Stack(3, 2)

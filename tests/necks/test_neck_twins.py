@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from named_necks import backbone_maps, named_neck, shuffle_norms
 from torch.nn import functional as F
@@ -98,15 +99,22 @@ def test_bifpn_is_the_code_of_efficientdet():
     same(neck(maps), inputs)
 
 
-def test_nasfpn_is_the_code_of_mmcv():
-    neck, maps = prepare("nasfpn", height=256, width=384, topology__repeats=2)
+@pytest.mark.parametrize(("height", "width"), [(256, 384), (131, 203), (200, 333)])
+def test_nasfpn_is_the_code_of_mmcv(height, width):
+    windows = {"resample__down__window": "padded", "deeper__window": "cut"}
+    neck, maps = prepare("nasfpn", height=height, width=width, topology__repeats=2, **windows)
     p3, p4, p5 = (neck.entries[f"C{i}"](m) for i, m in zip((3, 4, 5), maps, strict=True))
     p6 = F.max_pool2d(neck.deeper.projections[0](p5), 2, 2)
     p7 = F.max_pool2d(neck.deeper.projections[1](p6), 2, 2)
+    assert p6.shape[-2] == p5.shape[-2] // 2
 
     def resize(x, like):
-        ratio = x.shape[-1] // like.shape[-1]
-        return enlarge(x, like) if ratio == 0 else F.max_pool2d(x, ratio, ratio)
+        if x.shape[-2:] < like.shape[-2:]:
+            return enlarge(x, like)
+        ratios = [-(-have // wanted) for have, wanted in zip(x.shape[-2:], like.shape[-2:], strict=True)]
+        (down, right) = (r * wanted - have for r, wanted, have in zip(ratios, like.shape[-2:], x.shape[-2:], strict=True))
+        x = F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))
+        return F.max_pool2d(x, ratios)
 
     def merge(name, x):
         _, conv, norm = neck.blocks[name]
@@ -126,6 +134,73 @@ def test_nasfpn_is_the_code_of_mmcv():
         p7 = merge(f"{letter}7{suffix}", p7 + gp(p5, b, p7))
         p6 = merge(f"{letter}6{suffix}", gp(p7, p5, p6))
     same(neck(maps), [p3, p4, p5, p6, p7])
+
+
+def test_nasfpn_with_the_gates_of_the_authors_code():
+    gate = {"_target_": "fusion_det.necks.operators.global_pooling.GlobalPooling", "gate": "last", "pooled": "max"}
+    neck, maps = prepare("nasfpn", height=128, width=128, topology__repeats=1, parts__gp=gate, deeper__project_each=False)
+    p3, p4, p5 = (neck.entries[f"C{i}"](m) for i, m in zip((3, 4, 5), maps, strict=True))
+    p6 = F.max_pool2d(p5, 2)
+    p7 = F.max_pool2d(p6, 2)
+
+    def merge(name, x):
+        _, conv, norm = neck.blocks[name]
+        return norm(conv(x.relu()))
+
+    def attend(coarse, fine, like):
+        coarse, fine = (
+            enlarge(x, like) if x.shape[-1] <= like.shape[-1] else F.adaptive_max_pool2d(x, like.shape[-2:]) for x in (coarse, fine)
+        )
+        return coarse + fine * coarse.amax((2, 3), keepdim=True).sigmoid()
+
+    a = merge("A4", attend(p6, p4, p4))
+    b = merge("B4", p4 + a)
+    out3 = merge("P3", p3 + enlarge(b, p3))
+    out4 = merge("P4", b + F.max_pool2d(out3, 2))
+    out5 = merge("P5", attend(out4, out3, p5) + p5)
+    out7 = merge("P7", attend(out5, b, p7) + p7)
+    out6 = merge("P6", attend(out7, out5, p6))
+    same(neck(maps), [out3, out4, out5, out6, out7])
+
+
+def test_balanced_pyramid_of_libra_retinanet_has_unmerged_levels():
+    keys = {"topology__coarser": 0, "topology__unmerged": 2, "topology__stride": 16, "deeper__count": 2}
+    neck, maps = prepare("bfp", **keys)
+    first, second = neck.deeper.convs
+    p6 = F.conv2d(maps[2], first.weight, first.bias, stride=2, padding=1)
+    p7 = F.conv2d(p6, second.weight, second.bias, stride=2, padding=1)
+    assert [node.name for node in neck.plan.nodes if node.operator == "merge"] == ["M4", "M3"]
+    found = neck(maps)
+    assert [level.stride for level in neck.levels] == [8, 16, 32, 64, 128]
+    refined = found[1] - neck.blocks["F4"](neck.entries["C4"](maps[1]) + enlarge(neck.entries["C5"](maps[2]), maps[1]))
+    same(found[3:], [x + F.adaptive_max_pool2d(refined, x.shape[-2:]) for x in (p6, p7)])
+    with pytest.raises(ValueError, match="unmerged=3 leaves none of the 3 levels to FPN"):
+        named_neck("bfp", LEVELS, topology__unmerged=3)
+
+
+def test_carafe_pyramid_of_five_levels_merges_its_sixth():
+    neck, maps = prepare("carafe_fpn", FOUR, height=131, width=203, deeper__count=1)
+    conv = neck.deeper.convs[0]
+    p6 = F.conv2d(maps[3], conv.weight, conv.bias, stride=2, padding=1)
+    own = neck.entries["C5"](maps[3])
+    m5 = own + neck.resamplers["C6_to_M5"](p6, own.shape[-2:])
+    same(neck(maps)[3:], [neck.blocks["P5"](m5), neck.blocks["P6"](p6)])
+
+
+def test_dilated_encoder_is_the_neck_of_yolof():
+    neck, maps = prepare("dilated_encoder", channels=16)
+    lateral, norm, _ = neck.entries["C5"]
+    assert lateral.bias is not None
+    x = norm(lateral(maps[2]))
+    conv, norm, _ = neck.context[0]
+    x = norm(conv(x))
+    for block in list(neck.context)[1:]:
+        y = x
+        for conv, norm, _ in block.convs:
+            y = norm(conv(y)).relu()
+        x = x + y
+    same(neck(maps), [x])
+    assert [block.convs[1][0].dilation[0] for block in list(neck.context)[1:]] == [2, 4, 6, 8]
 
 
 def test_balanced_pyramid_gathers_refines_and_scatters():
@@ -150,13 +225,14 @@ def test_balanced_pyramid_gathers_refines_and_scatters():
 
 
 def test_hrfpn_is_concatenation_and_one_convolution():
-    neck, maps = prepare("hrfpn", FOUR)
+    neck, maps = prepare("hrfpn", FOUR, topology__coarser=1)
     entries = [neck.entries[f"C{i}"][0] for i in (2, 3, 4, 5)]
     weight = torch.cat([conv.weight for conv in entries], dim=1)
-    bias = sum(conv.bias for conv in entries)
+    bias, *none = [conv.bias for conv in entries]
+    assert none == [None] * 3
     stacked = torch.cat([F.interpolate(m, size=maps[0].shape[-2:], mode="bilinear", align_corners=False) for m in maps], dim=1)
     whole = F.conv2d(stacked, weight, bias)
-    pooled = [F.avg_pool2d(whole, 1 << i) for i in range(4)]
+    pooled = [F.avg_pool2d(whole, 1 << i) for i in range(5)]
     same(neck(maps), [neck.blocks[f"P{i + 2}"](x) for i, x in enumerate(pooled)])
 
 
@@ -176,14 +252,19 @@ def csp(block, x):
     return block.conv3(torch.cat([deep, block.conv2(x)], dim=1))
 
 
-def reduced_pan(neck, c3, c4, c5, layer):
-    """The path aggregation of both papers; own level first in each concatenation."""
+def reduced_pan(neck, c3, c4, c5, layer, last="P"):
+    """The path aggregation of both papers, whose concatenations have the own level last."""
+
+    def join(own, other):
+        return torch.cat([other, own] if next(iter(neck.operators.values())).own == "last" else [own, other], dim=1)
+
+    down = [neck.resamplers[f"{last}{i}_to_{last}{i + 1}"].steps for i in (3, 4)]
     t5 = neck.blocks["T5"](c5)
-    f4 = layer(neck.blocks["F4"], torch.cat([c4, enlarge(t5, c4)], dim=1))
+    f4 = layer(neck.blocks["F4"], join(c4, enlarge(t5, c4)))
     t4 = neck.blocks["T4"](f4)
-    p3 = layer(neck.blocks["P3"], torch.cat([c3, enlarge(t4, c3)], dim=1))
-    p4 = layer(neck.blocks["P4"], torch.cat([t4, neck.resamplers["P3_to_P4"].steps(p3)], dim=1))
-    p5 = layer(neck.blocks["P5"], torch.cat([t5, neck.resamplers["P4_to_P5"].steps(p4)], dim=1))
+    p3 = layer(neck.blocks[f"{last}3"], join(c3, enlarge(t4, c3)))
+    p4 = layer(neck.blocks[f"{last}4"], join(t4, down[0](p3)))
+    p5 = layer(neck.blocks[f"{last}5"], join(t5, down[1](p4)))
     return [p3, p4, p5]
 
 
@@ -212,7 +293,17 @@ def test_yolox_pafpn_with_the_widths_of_its_backbone():
     assert neck.blocks["T5"][0].weight.shape[:2] == (16, 32)
     assert neck.blocks["P5"].conv1[0].weight.shape[:2] == (16, 32)
     assert {(n.eps, n.momentum) for n in neck.modules() if isinstance(n, torch.nn.BatchNorm2d)} == {(1e-3, 0.03)}
+    assert {operator.own for operator in neck.operators.values()} == {"last"}
     same(neck(maps), reduced_pan(neck, *maps, csp))
+
+
+def test_yolox_pafpn_of_mmdetection_projects_its_last_maps():
+    levels = [LevelSpec("C3", 8, 8), LevelSpec("C4", 16, 16), LevelSpec("C5", 32, 32)]
+    neck, maps = prepare("yolox_pafpn", levels, widths=1.0, channels=24, topology__project=True, resample__down__depthwise=True)
+    assert [level.channels for level in neck.levels] == [24, 24, 24]
+    assert [c.groups for c in neck.resamplers["N3_to_N4"].modules() if isinstance(c, torch.nn.Conv2d)] == [8, 1]
+    expected = reduced_pan(neck, *maps, csp, last="N")
+    same(neck(maps), [F.silu(neck.blocks[f"P{i}"][1](neck.blocks[f"P{i}"][0](x))) for i, x in zip((3, 4, 5), expected, strict=True)])
 
 
 def test_fpg_is_the_grid_of_mmdetection():
@@ -330,6 +421,41 @@ def test_ssd_levels_in_their_own_widths():
     assert all((o >= 0).all() for o in found[2:])
 
 
+def test_ssd512_ends_with_a_4x4_convolution():
+    levels = [LevelSpec("C3", 12, 8), LevelSpec("C4", 20, 16)]
+    keys = {"extra__count": 5, "extra__widths": [12, 8, 8, 8, 8], "extra__last_kernel": 4}
+    neck, maps = prepare("ssd", levels, height=512, width=512, widths=1.0, **keys)
+    found = neck(maps)
+    assert [o.shape[-1] for o in found] == [64, 32, 16, 8, 4, 2, 1]
+    (narrow, last) = neck.extra.stages[4]
+    torch.testing.assert_close(found[6], F.conv2d(narrow(found[5]), last[0].weight, last[0].bias, padding=1).relu())
+    assert neck.approximate == ["P9"]
+
+
+def test_hypernet_in_the_order_of_the_paper():
+    neck, maps = prepare("hypernet_paper", channels=126)
+    parts = []
+    for level, x in zip(LEVELS, maps, strict=True):
+        embed = neck.blocks[f"E{level.name[1:]}"]
+        x = x if level.stride == 8 else neck.resamplers[f"{level.name}_to_E{level.name[1:]}"].deconv(x)
+        assert x.shape[-2:] == (16, 24)
+        parts.append(F.local_response_norm(embed.conv(x).relu(), 5, 1e-4, 0.75))
+        assert embed.conv.weight.shape == (42, level.channels, 5, 5)
+    same(neck(maps), [torch.cat(parts, dim=1)])
+
+
+def test_ion_of_the_paper_joins_normalised_maps_by_concatenation_and_1x1():
+    neck, maps = prepare("ion_paper")
+    inputs = [*maps, neck.blocks["X5"](maps[2])]
+    embeds = [neck.blocks[name] for name in ("E3", "E4", "E5", "EX5")]
+    for embed in embeds:
+        torch.nn.init.uniform_(embed[0].scale, 5, 20)
+    scaled = [F.normalize(x, dim=1) * embed[0].scale[:, None, None] for x, embed in zip(inputs, embeds, strict=True)]
+    stacked = torch.cat([F.interpolate(x, size=(16, 24), mode="bilinear", align_corners=False) for x in scaled], dim=1)
+    weight, bias = torch.cat([embed[1].weight for embed in embeds], dim=1), sum(embed[1].bias for embed in embeds)
+    same(neck(maps), [F.conv2d(stacked, weight, bias)])
+
+
 def test_hypernet_stacks_three_times_42_channels_at_the_finest_stride():
     neck, maps = prepare("hypernet", channels=126)
     (found,) = neck(maps)
@@ -347,6 +473,17 @@ def test_ion_reads_the_plain_and_the_enriched_deepest_level():
     assert neck.context is None
     assert len(neck.blocks["X5"].joins) == 2
     assert [o.shape[-2:] for o in neck(maps)] == [(16, 24)]
+
+
+def test_mscnn_on_a_vgg_has_the_convolution_conv6_1():
+    levels = [LevelSpec("C3", 20, 8), LevelSpec("C4", 20, 16)]
+    neck, maps = prepare("mscnn", levels, channels=20, extra__count=2, extra__convolved=1)
+    found = neck(maps)
+    (conv, _, _) = neck.extra.convolutions[0]
+    assert torch.equal(found[1], maps[1])
+    torch.testing.assert_close(found[2], F.conv2d(F.max_pool2d(maps[1], 2), conv.weight, conv.bias, padding=1).relu())
+    assert torch.equal(found[3], F.max_pool2d(found[2], 2))
+    assert [level.stride for level in neck.levels] == [8, 16, 32, 64]
 
 
 def test_mscnn_buffers_the_finest_level_and_pools_one_more():

@@ -168,6 +168,8 @@ def test_special_entries_are_for_one_level():
         (fpn, {"special_entries": {"middle": Projection}}, r"out of \['finest', 'deepest'\], got \['middle'\]"),
         (partial(gather, context=True), {}, r"node 'X5' holds the context, but neck.context is null"),
         (partial(gather, stride=24), {}, r"not a power of two apart"),
+        (partial(gather, coarser=1), {}, r"coarser=1 levels need spread=true"),
+        (partial(gather, embed="after"), {}, r"names the parts \['embed'\], but neck.parts holds none"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(topology, keys, message):

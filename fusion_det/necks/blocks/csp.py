@@ -8,14 +8,14 @@ import torch
 from pydantic import NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 
-from fusion_det.necks.conv import ConvUnit
+from fusion_det.necks.conv import ConvUnit, separable
 
 
 class CSP(nn.Module):
     """Two 1x1 paths, one through ``depth`` pairs of 1x1 and 3x3 convolutions, joined by concatenation and a 1x1 convolution.
 
     Wang et al., CVPRW 2020, arXiv 1911.11929, as YOLOX's neck uses it (arXiv 2107.08430): no shortcut around the pairs, half the
-    width inside.
+    width inside. ``depthwise``: the 3x3 convolutions are separable ones (YOLOX-Nano).
     """
 
     def __init__(
@@ -26,6 +26,7 @@ class CSP(nn.Module):
         depth: NonNegativeInt = 3,
         expansion: PositiveFloat = 0.5,
         shortcut: bool = False,
+        depthwise: bool = False,
         norm: Literal["none", "bn", "gn"] = "bn",
         activation: Literal["none", "relu", "silu", "leaky_relu"] = "silu",
     ) -> None:
@@ -33,8 +34,9 @@ class CSP(nn.Module):
         width = out_channels or channels
         hidden = max(int(width * expansion), 1)
 
-        def unit(inner: int, outer: int, kernel: int) -> ConvUnit:
-            return ConvUnit(inner, outer, kernel, norm=norm, activation=activation)
+        def unit(inner: int, outer: int, kernel: int) -> nn.Module:
+            kind = separable if depthwise and kernel > 1 else ConvUnit
+            return kind(inner, outer, kernel, norm=norm, activation=activation)
 
         self.shortcut = shortcut
         self.conv1, self.conv2 = unit(channels, hidden, 1), unit(channels, hidden, 1)

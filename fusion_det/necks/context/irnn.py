@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
@@ -14,28 +16,60 @@ class IRNN(nn.Module):
 
     1x1 convolution; then, ``rounds`` times, sweeps in four directions, concatenated and joined by a 1x1 convolution, with ReLU after the
     last. A sweep is ``h_j = relu(h_{j-1} + x_j)``: the paper found the recurrent matrix needless and leaves it at identity. After one round
-    each position knows its row and column, after two the whole map. Deviation: the learned recurrent matrix is not offered.
+    each position knows its row and column, after two the whole map. ``recurrence="learned"`` has a matrix per direction and round,
+    started at identity: ``h_j = relu(W h_{j-1} + x_j)``, a step per row or column. ``hidden``: channels of the sweeps; ``None``: as the
+    map.
     """
 
-    def __init__(self, channels: int, *, rounds: PositiveInt = 2) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        rounds: PositiveInt = 2,
+        hidden: PositiveInt | None = None,
+        recurrence: Literal["identity", "learned"] = "identity",
+    ) -> None:
         super().__init__()
-        self.input = nn.Conv2d(channels, channels, kernel_size=1)
-        self.joins = nn.ModuleList(nn.Conv2d(4 * channels, channels, kernel_size=1) for _ in range(rounds))
+        hidden = hidden or channels
+        self.input = nn.Conv2d(channels, hidden, kernel_size=1)
+        widths = [hidden] * (rounds - 1) + [channels]
+        self.joins = nn.ModuleList(nn.Conv2d(4 * hidden, width, kernel_size=1) for width in widths)
         for conv in (self.input, *self.joins):
             assert isinstance(conv, nn.Conv2d)
             init_conv(conv)
+        matrices = rounds if recurrence == "learned" else 0
+        self.matrices = nn.ParameterList(torch.eye(hidden).repeat(4, 1, 1) for _ in range(matrices))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W], not negative."""
         x = self.input(x)
-        for join in self.joins:
-            x = join(torch.cat(four_sweeps(x), dim=1))
+        for i, join in enumerate(self.joins):
+            x = join(torch.cat(four_sweeps(x, self.matrices[i] if len(self.matrices) else None), dim=1))
         return x.relu()
 
 
-def four_sweeps(x: Tensor) -> list[Tensor]:
-    """Sweeps to the right, left, down and up over [B, C, H, W]."""
-    return [sweep(x, -1), sweep(x.flip(-1), -1).flip(-1), sweep(x, -2), sweep(x.flip(-2), -2).flip(-2)]
+def four_sweeps(x: Tensor, matrices: Tensor | None = None) -> list[Tensor]:
+    """Sweeps to the right, left, down and up over [B, C, H, W]; ``matrices`` [4, C, C] in this order, ``None``: identity."""
+    if matrices is None:
+        return [sweep(x, -1), sweep(x.flip(-1), -1).flip(-1), sweep(x, -2), sweep(x.flip(-2), -2).flip(-2)]
+    right, left, down, up = matrices
+    return [
+        learned_sweep(x, -1, right),
+        learned_sweep(x.flip(-1), -1, left).flip(-1),
+        learned_sweep(x, -2, down),
+        learned_sweep(x.flip(-2), -2, up).flip(-2),
+    ]
+
+
+def learned_sweep(x: Tensor, dim: int, matrix: Tensor) -> Tensor:
+    """``h_j = max(0, W h_{j-1} + x_j)`` along ``dim`` of [B, C, H, W], started at 0."""
+    lines = x.unbind(dim)  # [B, C, L] each
+    state = lines[0].relu()
+    found = [state]
+    for line in lines[1:]:
+        state = (matrix @ state + line).relu()
+        found.append(state)
+    return torch.stack(found, dim=dim)
 
 
 def sweep(x: Tensor, dim: int) -> Tensor:

@@ -27,13 +27,20 @@ class L2Norm(nn.Module):
 class L2NormEntry(nn.Sequential):
     """L2Norm, so that levels of different magnitude can be joined (SSD's conv4_3: scale 20; ION: all levels).
 
-    ``project``: whether a 1x1 convolution to the neck's width follows; with ``never`` the level keeps the backbone's width.
+    ``project``: whether a 1x1 convolution to the neck's width follows; with ``never`` the level keeps the backbone's width. Serves as a
+    block too.
     """
 
     def __init__(
-        self, in_channels: int, channels: int, *, scale: PositiveFloat = 20.0, project: Literal["always", "if_needed", "never"] = "always"
+        self,
+        in_channels: int,
+        channels: int | None = None,
+        *,
+        scale: PositiveFloat = 20.0,
+        project: Literal["always", "if_needed", "never"] = "always",
     ) -> None:
         super().__init__(L2Norm(in_channels, scale))
+        channels = channels or in_channels
         self.out_channels = in_channels if project == "never" else channels
         if project == "always" or self.out_channels != in_channels:
             conv = nn.Conv2d(in_channels, channels, kernel_size=1)

@@ -13,13 +13,13 @@ class ConvLRN(nn.Module):
     """5x5 convolution, ReLU, local response normalisation across channels (HyperNet, CVPR 2016, arXiv 1604.00600, Fig. 2).
 
     The normalisation comes before the concatenation so that shallow maps with large norms do not swamp the rest. The paper does not say
-    its constants: these are Caffe's defaults. Whether a ReLU follows the convolution is not said either: ``relu``.
+    its constants: these are Caffe's defaults. Whether a ReLU follows the convolution is not said either: ``relu``. Serves as a block too.
     """
 
     def __init__(
         self,
         in_channels: int,
-        channels: int,
+        channels: int | None = None,
         *,
         kernel_size: PositiveInt = 5,
         relu: bool = True,
@@ -30,7 +30,7 @@ class ConvLRN(nn.Module):
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f"entry ConvLRN: expected an odd kernel_size, got {kernel_size}")
-        self.conv = nn.Conv2d(in_channels, channels, kernel_size, padding=kernel_size // 2)
+        self.conv = nn.Conv2d(in_channels, channels or in_channels, kernel_size, padding=kernel_size // 2)
         init_conv(self.conv)
         self.relu, self.size, self.alpha, self.beta = relu, size, alpha, beta
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
@@ -13,7 +15,8 @@ class SsdExtras(nn.Module):
 
     ``widths``: channels of each level; SSD300 has [512, 256, 256, 256], ``None`` takes the neck's. ``unpadded``: how many of the last
     levels use a 3x3 convolution without stride and padding instead (SSD300: 2, 5 -> 3 -> 1 pixels); their strides then only say
-    "about twice". Starts from the backbone's deepest map, which needs no entry (the paper's fc7).
+    "about twice". ``last_kernel``: 4 makes the last level by a 4x4 convolution of stride 1 and padding 1 (SSD512: 2 -> 1 pixels). Starts
+    from the backbone's deepest map, which needs no entry (the paper's fc7).
     """
 
     def __init__(
@@ -24,9 +27,10 @@ class SsdExtras(nn.Module):
         count: NonNegativeInt = 4,
         widths: list[PositiveInt] | None = None,
         unpadded: NonNegativeInt = 0,
+        last_kernel: Literal[3, 4] = 3,
     ) -> None:
         super().__init__()
-        self.count, self.unpadded, self.reads_output = count, unpadded, False
+        self.count, self.unpadded, self.reads_output = count, max(unpadded, int(last_kernel == 4 and count > 0)), False
         self.widths = list(widths or [channels] * count)
         if len(self.widths) != count or unpadded > count:
             raise ValueError(f"extra SsdExtras: expected {count} widths and at most {count} unpadded, got {self.widths} and {unpadded}")
@@ -34,8 +38,10 @@ class SsdExtras(nn.Module):
         before = in_channels
         for i, width in enumerate(self.widths):
             half = max(width // 2, 1)
-            if i < count - unpadded:
-                last: nn.Module = ConvUnit(half, width, 3, stride=2, activation="relu")
+            if i == count - 1 and last_kernel == 4:
+                last: nn.Module = nn.Sequential(nn.Conv2d(half, width, 4, padding=1), nn.ReLU(inplace=True))
+            elif i < count - unpadded:
+                last = ConvUnit(half, width, 3, stride=2, activation="relu")
             else:
                 last = nn.Sequential(nn.Conv2d(half, width, 3), nn.ReLU(inplace=True))
             self.stages.append(nn.Sequential(ConvUnit(before, half, 1, activation="relu"), last))

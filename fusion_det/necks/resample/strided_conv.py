@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from fusion_det.necks.conv import ConvUnit
+from fusion_det.necks.conv import ConvUnit, separable
 from fusion_det.necks.resample.project import factor, match_size
 
 
@@ -14,6 +14,7 @@ class StridedConv(nn.Module):
     """3x3 convolutions of stride 2, one per halving (PANet, RT-DETR, YOLOX).
 
     With ``pool_first`` all halvings but the last are 3x3 max-poolings of stride 2 (ASFF, arXiv 1911.09516, for a factor of 4).
+    ``depthwise``: separable convolutions (YOLOX-Nano), in the order convolution, norm, activation only.
     """
 
     def __init__(
@@ -27,9 +28,12 @@ class StridedConv(nn.Module):
         activation: Literal["none", "relu", "silu", "leaky_relu"] = "none",
         order: Literal["conv_norm_act", "act_conv_norm"] = "conv_norm_act",
         pool_first: bool = False,
+        depthwise: bool = False,
     ) -> None:
         super().__init__()
         halvings = factor("StridedConv", from_stride, to_stride, enlarges=False).bit_length() - 1
+        if depthwise and order != "conv_norm_act":
+            raise ValueError(f"resample StridedConv: depthwise expects order=conv_norm_act, got {order}")
         steps: list[nn.Module] = []
         for i in range(halvings):
             last = i == halvings - 1
@@ -37,7 +41,10 @@ class StridedConv(nn.Module):
                 steps.append(nn.MaxPool2d(3, stride=2, padding=1))
             else:
                 width = (out_channels or channels) if last else channels
-                steps.append(ConvUnit(channels, width, 3, stride=2, norm=norm, activation=activation, order=order))
+                if depthwise:
+                    steps.append(separable(channels, width, 3, stride=2, norm=norm, activation=activation))
+                else:
+                    steps.append(ConvUnit(channels, width, 3, stride=2, norm=norm, activation=activation, order=order))
         self.steps = nn.Sequential(*steps)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
