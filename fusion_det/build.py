@@ -34,10 +34,10 @@ def build_detector(cfg: Mapping[str, Any], num_classes: int, *, seed: int, load_
     with _component(seed, "backbone"):
         backbone = build(backbone_cfg)
         levels, mean, std = _levels(backbone, "backbone"), backbone.mean, backbone.std
-    with _component(seed, "neck"):
+    with _component(seed, "neck", levels):
         neck = build(cfg["neck"], levels, _part(cfg, "fusion"), _part(cfg, "block"))
         levels = _levels(neck, "neck")
-    with _component(seed, "head"):
+    with _component(seed, "head", levels):
         head = build(cfg["head"], levels, num_classes)
     with _component(seed, "late_fusion"):
         late_fusion = build(cfg["late_fusion"])
@@ -126,8 +126,11 @@ def _levels(part: Any, name: str) -> tuple[LevelSpec, ...]:
 
 
 @contextmanager
-def _component(seed: int, name: str) -> Iterator[None]:
-    """Seed torch by (seed, component name), restore its state afterwards, and turn a part's refusal into a config error."""
+def _component(seed: int, name: str, given: Sequence[LevelSpec] = ()) -> Iterator[None]:
+    """Seed torch by (seed, component name), restore its state afterwards, and turn a part's refusal into a config error.
+
+    ``given``: the levels that the part has to work with, to be named beside its refusal.
+    """
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int.from_bytes(digest[:7], "big"))
@@ -136,4 +139,6 @@ def _component(seed: int, name: str) -> Iterator[None]:
         except (ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, RuntimeError) as error:
             if torch.get_default_device().type == "meta" and looks_at_values(error):
                 raise CannotRehearseError(f"the {name} looks at values while it is built") from error
-            raise ConfigError(describe(error), where=name, mend=f"change {name}= or its keys") from error
+            levels = ", ".join(f"{level.name} /{level.stride} of {level.channels} channels" for level in given)
+            mend = f"change {name}= or its keys" + (f"; the {PARTS[PARTS.index(name) - 1]} gives {levels}" if given else "")
+            raise ConfigError(describe(error).removeprefix(f"{name}: "), where=name, mend=mend) from error

@@ -21,6 +21,8 @@ Size = tuple[int, int]
 
 _META = re.compile(r"\bmeta\b|register_meta|unsupported scalarType", re.IGNORECASE)  # the last: torch.autocast("meta")
 _ONE_VALUE = "Expected more than 1 value per channel"
+_FARTHEST = 8
+"""Largest stride of a neck's level, in picture sides; SSD's last level on small pictures has 8."""
 
 
 class CannotRehearseError(Exception):
@@ -89,6 +91,10 @@ class _Rehearsal:
             raise ConfigError(f"expected a list of maps [B, C, H, W], got {type(maps).__name__}", where=owner, mend=mend)
         if len(maps) != len(levels):
             raise ConfigError(f"says it has the levels {names}, but gives {len(maps)} maps", where=owner, mend=mend)
+        too_far = [f"{level.name} /{level.stride}" for level in levels if level.stride > _FARTHEST * max(self.shape)]
+        if too_far:
+            fault = f"has the levels {', '.join(too_far)}, whose strides are more than {_FARTHEST} times the {pictures} pictures"
+            raise ConfigError(fault, where=owner, mend="fewer levels (neck.extra.count, neck.deeper.count) or a larger data.image_size")
         for level, found in zip(levels, maps, strict=True):
             wanted = (self.batch, level.channels, *(-(-side // level.stride) for side in self.shape))
             close = all(
@@ -115,13 +121,20 @@ class _Rehearsal:
         if isinstance(error, FusionDetError):
             raise type(error)(f"{error.what} (in {path}; {seen})", where=error.where, mend=error.mend) from error
         if _ONE_VALUE in str(error):
-            kind = type(self.detector.get_submodule(path)).__name__
-            what = f"{kind} cannot normalise a map of 1 x 1: one value has no spread ({seen})"
-            choices = f"choose loader.batch_size of 2 or more, data.image_size above {max(self.shape)}, fewer levels or another norm"
-            if not self.detector.training:
-                choices = f"choose data.image_size above {max(self.shape)}, fewer levels or another norm"
-            raise ConfigError(what, where=path, mend=choices) from error
-        raise ConfigError(f"{describe(error)} (in {path}; {seen})", where=owner, mend=f"change {owner}= or its keys") from error
+            raise self._one_value(path, seen) from error
+        mend = f"change {owner}= or its keys, or data.image_size"
+        raise ConfigError(f"{describe(error)} (in {path}; {seen})", where=owner, mend=mend) from error
+
+    def _one_value(self, path: str, seen: str) -> ConfigError:
+        """The refusal of a normalisation over a single value."""
+        kind, plan = type(self.detector.get_submodule(path)).__name__, getattr(self.detector.neck, "plan", None)
+        strides = plan.strides if plan is not None else {}
+        place = next((f" of {name} /{strides[name]}" for name in path.split(".") if name in strides), "")
+        what = f"{kind}{place} cannot normalise a map of 1 x 1: one value has no spread ({seen})"
+        coarsest = max([level.stride for level in self.detector.neck.levels] + list(strides.values()))  # type: ignore[union-attr]
+        choices = [f"data.image_size above {coarsest}", "fewer levels (neck.extra.count, neck.deeper.count)", "another norm"]
+        batch = ["loader.batch_size=2 or more"] if self.detector.training else []
+        return ConfigError(what, where=path, mend=f"choose {', '.join([*batch, *choices[:-1]])} or {choices[-1]}")
 
 
 def _no_targets(batch: int) -> Targets:

@@ -54,7 +54,8 @@ class FCOS(nn.Module):
         self.levels = check_levels(levels, owner="head fcos")
         channels = self.levels[0].channels
         if any(level.channels != channels for level in self.levels):
-            raise ValueError(f"head fcos: expected one width for its shared towers, got levels {list(self.levels)}")
+            widths = ", ".join(f"{level.name} {level.channels}" for level in self.levels)
+            raise ValueError(f"head fcos: its towers are shared, so all levels need one width (neck.widths=null), got {widths} channels")
         self.num_classes, self.strides = num_classes, [level.stride for level in self.levels]
         self.point_offset, self.range_factor, self.center_radius = point_offset, range_factor, center_radius
         self.distance, self.box_weight = distance, box_weight

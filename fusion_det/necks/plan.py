@@ -79,15 +79,16 @@ class Plan:
         """Raise ``ValueError`` for a name used twice, an input not yet computed (so also for cycles), a stride that no
         power of two reaches, outputs that are unknown or not fine to coarse, and nodes that nobody uses."""
         known = dict(zip(self.entries, self.entry_strides, strict=True))
+        later = {node.name for node in self.nodes}
         for node in self.nodes:
-            _check_node(node, known)
+            _check_node(node, known, later)
             known[node.name] = node.stride
         unknown = [name for name in self.outputs if name not in known]
         if unknown or not self.outputs:
             raise ValueError(f"plan: outputs {unknown or 'none'} are not made by any node; known: {sorted(known)}")
         strides = [known[name] for name in self.outputs]
         if strides != sorted(set(strides)):
-            raise ValueError(f"plan: outputs must go from fine to coarse, got strides {strides}")
+            raise ValueError(f"plan: outputs must go from fine to coarse, one per stride, got {list(self.outputs)} at strides {strides}")
         used = {source for node in self.nodes for source in node.inputs} | set(self.outputs)
         idle = [node.name for node in self.nodes if node.name not in used]
         if idle:
@@ -102,14 +103,19 @@ class Plan:
         return draw.as_svg(self, operator=operator, block=block)
 
 
-def _check_node(node: Node, known: dict[str, int]) -> None:
+def _check_node(node: Node, known: dict[str, int], later: set[str]) -> None:
+    if not node.name or "." in node.name:
+        raise ValueError(f"plan: {node.name!r} is no name for a node: expected letters, digits and _")
+    if not isinstance(node.stride, int) or node.stride < 1:
+        raise ValueError(f"plan: node {node.name!r} has stride {node.stride!r}, expected a whole number above 0")
     if node.name in known:
         raise ValueError(f"plan: node {node.name!r} is defined twice")
     if not node.inputs:
         raise ValueError(f"plan: node {node.name!r} has no inputs")
     for source in node.inputs:
         if source not in known:
-            raise ValueError(f"plan: node {node.name!r} reads {source!r}, which no earlier node makes; known: {sorted(known)}")
+            why = "which is made only after it (a cycle, or nodes out of order)" if source in later else "which no node makes"
+            raise ValueError(f"plan: node {node.name!r} reads {source!r}, {why}; made before it: {sorted(known)}")
         _check_ratio(node, source, known[source])
     if len(node.inputs) != len(set(node.inputs)):
         raise ValueError(f"plan: node {node.name!r} reads a map twice: {list(node.inputs)}")
@@ -123,5 +129,6 @@ def _check_ratio(node: Node, source: str, stride: int) -> None:
     ratio = max(stride, node.stride) / min(stride, node.stride)
     if ratio != int(ratio) or int(ratio) & (int(ratio) - 1):
         raise ValueError(
-            f"plan: node {node.name!r} at stride {node.stride} cannot read {source!r} at stride {stride}: not a power of two apart"
+            f"plan: node {node.name!r} at stride {node.stride} cannot read {source!r} at stride {stride}: not a power of two apart; "
+            f"resampling reaches {', '.join(str(int(stride * 2**i)) for i in range(-3, 4) if stride * 2**i >= 1)}"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fusion_det.errors import ConfigError
 from fusion_det.necks.context.aifi import AIFI, sine_positions
 from fusion_det.necks.context.aspp import ASPP
 from fusion_det.necks.context.dilated_encoder import DilatedEncoder
@@ -51,31 +52,6 @@ def test_an_impulse_travels_undamped_and_directions_mirror_each_other():
     assert torch.equal(four_sweeps(noise)[1], four_sweeps(noise.flip(-1))[0].flip(-1))
 
 
-def test_learned_recurrence_starts_as_the_identity_and_then_follows_its_matrices():
-    torch.manual_seed(0)
-    fixed, learned = IRNN(4), IRNN(4, recurrence="learned")
-    assert learned.load_state_dict(fixed.state_dict(), strict=False).missing_keys == ["matrices.0", "matrices.1"]
-    x = torch.randn(2, 4, 5, 6)
-    torch.testing.assert_close(learned(x), fixed(x))
-    for matrices in learned.matrices:
-        torch.nn.init.normal_(matrices, std=0.3)
-    column = x[:, :, :, 0].relu()
-    second = (torch.einsum("oc,bch->boh", learned.matrices[0][0], column) + x[:, :, :, 1]).relu()
-    lower = (torch.einsum("oc,bcw->bow", learned.matrices[0][3], x[:, :, 4].relu()) + x[:, :, 3]).relu()
-    right, _, _, up = four_sweeps(x, learned.matrices[0])
-    torch.testing.assert_close(right[..., 1], second)
-    torch.testing.assert_close(up[:, :, 3], lower)
-    assert not torch.allclose(learned(x), fixed(x))
-
-
-def test_sweeps_may_be_narrower_than_the_map():
-    made = IRNN(8, hidden=3, recurrence="learned")
-    assert [tuple(m.shape) for m in made.matrices] == [(4, 3, 3), (4, 3, 3)]
-    assert [conv.out_channels for conv in (made.input, *made.joins)] == [3, 3, 8]
-    made(torch.randn(1, 8, 4, 5)).sum().backward()
-    assert all(p.grad is not None for p in made.parameters())
-
-
 @pytest.mark.parametrize(("rounds", "reach"), [(1, "cross"), (2, "all")])
 def test_one_round_sees_row_and_column_two_see_everything(rounds, reach):
     made = IRNN(2, rounds=rounds)
@@ -113,7 +89,7 @@ def test_positions_enter_queries_and_keys_but_not_values():
 def test_aifi_refuses_what_it_cannot_hold():
     with pytest.raises(ValueError, match=r"heads=8 and 4 divide, got 12"):
         AIFI(12)
-    with pytest.raises(ValueError, match=r"6x7 = 42 tokens, but max_tokens is 40"):
+    with pytest.raises(ConfigError, match=r"6 x 7 = 42 positions, more than max_tokens=40"):
         AIFI(8, max_tokens=40)(torch.zeros(1, 8, 6, 7))
 
 

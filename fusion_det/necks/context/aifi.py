@@ -9,6 +9,8 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fusion_det.errors import ConfigError
+
 
 class AIFI(nn.Module):
     """Intra-scale feature interaction of RT-DETR (Zhao et al., CVPR 2024, arXiv 2304.08069, section 4.2).
@@ -36,10 +38,14 @@ class AIFI(nn.Module):
         self.temperature, self.positions, self.max_tokens = temperature, positions, max_tokens
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W]; ``ValueError`` for more than ``max_tokens`` positions."""
+        """[B, C, H, W] -> [B, C, H, W]; ``ConfigError`` for more than ``max_tokens`` positions."""
         batch, channels, height, width = x.shape
         if height * width > self.max_tokens:
-            raise ValueError(f"context AIFI: {height}x{width} = {height * width} tokens, but max_tokens is {self.max_tokens}")
+            raise ConfigError(
+                f"AIFI over maps of {height} x {width} = {height * width} positions, more than max_tokens={self.max_tokens}",
+                where="neck.context.max_tokens",
+                mend="use smaller pictures or raise neck.context.max_tokens",
+            )
         tokens = x.flatten(2).transpose(1, 2)
         where = sine_positions(height, width, channels, self.temperature, by_row=self.positions == "by_row").to(tokens)
         for layer in self.layers:
