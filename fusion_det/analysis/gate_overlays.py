@@ -74,8 +74,9 @@ def _cut(weights: Tensor, images: ImageBatch, index: int) -> Tensor:
 
 def _arrange(found: list[_Block], tile: int, rows: int) -> list[_Block]:
     """Blocks in rows from the left, in the order of execution; if there are too many, those with the least variation are left out."""
-    kept = list(found)
-    while True:
+    by_variation = sorted(range(len(found)), key=lambda number: float(found[number].weights.flatten(1).std(dim=1).max()))
+    for hidden in range(len(found)):
+        kept = [found[number] for number in sorted(by_variation[hidden:])]
         placed: list[_Block] = []
         x, row = _MARGIN, 0
         for block in kept:
@@ -85,12 +86,8 @@ def _arrange(found: list[_Block], tile: int, rows: int) -> list[_Block]:
             placed.append(block._replace(x=x, row=row))
             x += width + _SPACE
         if row < rows:
-            return placed
-        kept.remove(min(kept, key=_variation))
-
-
-def _variation(block: _Block) -> float:
-    return float(block.weights.flatten(1).std(dim=1).max())
+            break
+    return placed
 
 
 def _width(block: _Block, tile: int) -> int:
