@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from fusion_det.heads.dense import choose_candidates, flatten_levels, init_normal, make_tower
-from fusion_det.heads.fcos_assigner import Assignment, assign_points
-from fusion_det.heads.points import decode_distances, grid_points
+from fusion_det.heads.assignment import Assignment
+from fusion_det.heads.dense import check_head, choose_candidates, flatten_levels, init_normal, make_tower, prior_bias, shared_width
+from fusion_det.heads.fcos_assigner import assign_points
+from fusion_det.heads.points import decode_distances, grid_points, level_values
 from fusion_det.layers import LearnedScale
 from fusion_det.losses.boxes import masked_giou_loss
-from fusion_det.structures import LevelSpec, RawDetections, Targets, check_levels
+from fusion_det.structures import LevelSpec, RawDetections, Targets
 
 
 class FCOS(nn.Module):
@@ -51,11 +52,8 @@ class FCOS(nn.Module):
         candidates_per_level: PositiveInt,
     ) -> None:
         super().__init__()
-        self.levels = check_levels(levels, owner="head fcos")
-        channels = self.levels[0].channels
-        if any(level.channels != channels for level in self.levels):
-            widths = ", ".join(f"{level.name} {level.channels}" for level in self.levels)
-            raise ValueError(f"head fcos: its towers are shared, so all levels need one width (neck.widths=null), got {widths} channels")
+        self.levels = check_head(levels, num_classes, owner="head fcos")
+        channels = shared_width(self.levels, owner="head fcos")
         self.num_classes, self.strides = num_classes, [level.stride for level in self.levels]
         self.point_offset, self.range_factor, self.center_radius = point_offset, range_factor, center_radius
         self.distance, self.box_weight = distance, box_weight
@@ -63,9 +61,7 @@ class FCOS(nn.Module):
         self.score_threshold, self.candidates_per_level = score_threshold, candidates_per_level
         self.class_tower = make_tower(channels, num_convs, norm)
         self.box_tower = make_tower(channels, num_convs, norm)
-        self.class_logits = init_normal(
-            nn.Conv2d(channels, num_classes, 3, padding=1), -math.log((1 - prior_probability) / prior_probability)
-        )
+        self.class_logits = init_normal(nn.Conv2d(channels, num_classes, 3, padding=1), prior_bias(prior_probability))
         self.box_distances = init_normal(nn.Conv2d(channels, 4, 3, padding=1))
         self.centerness = init_normal(nn.Conv2d(channels, 1, 3, padding=1))
         self.scales = nn.ModuleList(LearnedScale() for _ in self.levels)
@@ -107,12 +103,11 @@ class FCOS(nn.Module):
     def _points(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Points [P, 2] with stride, lower and upper range [P] of their level, in pixels."""
         shapes = [(x.shape[-2], x.shape[-1]) for x in features]
-        points, level = grid_points(shapes, self.strides, features[0].device, offset=self.point_offset)
-        strides = points.new_tensor(self.strides)
-        high = strides * self.range_factor
-        low = torch.cat([high.new_zeros(1), high[:-1]])
-        high = torch.cat([high[:-1], high.new_full((1,), torch.inf)])
-        return points, strides[level], low[level], high[level]
+        device, counts = features[0].device, [height * width for height, width in shapes]
+        points, _ = grid_points(shapes, self.strides, device, offset=self.point_offset)
+        ends = [self.range_factor * stride for stride in self.strides[:-1]]
+        low, high = level_values([0.0, *ends], counts, device), level_values([*ends, math.inf], counts, device)
+        return points, level_values(self.strides, counts, device), low, high
 
     def predict(self, features: Sequence[Tensor], sizes: Tensor) -> RawDetections:
         """Candidates of all levels; ``sizes`` [B, 2] are the pictures' heights and widths in the network frame."""

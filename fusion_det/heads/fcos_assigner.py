@@ -5,26 +5,14 @@ Legend: B images, P points of all levels, G padded objects.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
+from fusion_det.heads.assignment import Assignment, assign_objects
 from fusion_det.structures import Targets
 
 # Elements of the largest temporary [B, chunk, G, 4]: 2^25 floats are 128 MiB. Only pictures with thousands of boxes reach it.
 CHUNK_ELEMENTS = 2**25
-
-
-class Assignment(NamedTuple):
-    """What each point is to learn."""
-
-    labels: Tensor
-    """int64 [B, P]: class index, or -1 for background."""
-    boxes: Tensor
-    """float32 [B, P, 4] xyxy of the assigned object in the network frame; zeros for background."""
-    ignored: Tensor
-    """bool [B, P]: background inside a crowd region: teaches nothing."""
 
 
 def assign_points(points: Tensor, strides: Tensor, low: Tensor, high: Tensor, targets: Targets, *, center_radius: float) -> Assignment:
@@ -58,7 +46,4 @@ def _assign_chunk(points: Tensor, strides: Tensor, low: Tensor, high: Tensor, ta
     area = extent.prod(dim=-1)[:, None].expand_as(fits)  # [B, P, G]
     smallest, index = torch.where(fits, area, torch.inf).min(dim=2)
     positive = torch.isfinite(smallest)
-    labels = torch.where(positive, targets.labels.gather(1, index), -1)
-    assigned = targets.boxes.gather(1, index[..., None].expand(-1, -1, 4)) * positive[..., None]
-    ignored = (inside & targets.crowd[:, None]).any(dim=2) & ~positive
-    return Assignment(labels, assigned, ignored)
+    return assign_objects(torch.where(positive, index, -1), (inside & targets.crowd[:, None]).any(dim=2), targets)

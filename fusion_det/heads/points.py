@@ -28,3 +28,13 @@ def grid_points(
 def decode_distances(points: Tensor, distances: Tensor) -> Tensor:
     """Points [..., 2] and their distances to the four sides [..., 4] (left, top, right, bottom; pixels) -> boxes [..., 4] xyxy."""
     return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
+
+
+def encode_distances(points: Tensor, boxes: Tensor) -> Tensor:
+    """Points [..., 2] and boxes [..., 4] xyxy -> distances to the four sides [..., 4]; negative for a side that the point lies beyond."""
+    return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
+
+
+def level_values(values: Sequence[float], counts: Sequence[int], device: torch.device) -> Tensor:
+    """``values[i]`` repeated ``counts[i]`` times, level after level, float32; made on the device: no copy, no wait."""
+    return torch.cat([torch.full((count,), float(value), device=device) for value, count in zip(values, counts, strict=True)])
