@@ -19,6 +19,8 @@ from fusion_det.rehearsal import CannotRehearseError, Size, describe, looks_at_v
 from fusion_det.structures import LevelSpec, check_levels
 
 PARTS = ("backbone", "neck", "head")
+NO_WEIGHTS = {"pretrained": False, "weights": None}
+"""The keys by which a backbone may name weights to start from, with the values that mean none."""
 
 
 def build_detector(cfg: Mapping[str, Any], num_classes: int, *, seed: int, load_pretrained: bool = True) -> Detector:
@@ -29,8 +31,8 @@ def build_detector(cfg: Mapping[str, Any], num_classes: int, *, seed: int, load_
     is read (the weights will come from a checkpoint). What does not fit raises ``ConfigError`` before any data is touched.
     """
     backbone_cfg = dict(cfg["backbone"])
-    if not load_pretrained and "pretrained" in backbone_cfg:
-        backbone_cfg["pretrained"] = False
+    if not load_pretrained:
+        backbone_cfg |= {key: nothing for key, nothing in NO_WEIGHTS.items() if key in backbone_cfg}
     with _component(seed, "backbone"):
         backbone = build(backbone_cfg)
         levels, mean, std = _levels(backbone, "backbone"), backbone.mean, backbone.std

@@ -11,12 +11,13 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
+from fusion_det.backbones.frozen import PartlyFrozen
 from fusion_det.backbones.weights import load_timm_features
 from fusion_det.errors import ConfigError
 from fusion_det.structures import LevelSpec
 
 
-class TimmBackbone(nn.Module):
+class TimmBackbone(PartlyFrozen):
     """``timm.create_model(name, features_only=True)`` at the given strides.
 
     ``weights``: ``null`` with ``pretrained`` takes timm's own (from its hub or local cache); a file path takes that file;
@@ -45,12 +46,10 @@ class TimmBackbone(nn.Module):
         pretrained_cfg: dict[str, Any] = self.net.pretrained_cfg if hasattr(self.net, "pretrained_cfg") else _pretrained_cfg(name)
         self.mean = tuple(255.0 * value for value in pretrained_cfg["mean"])
         self.std = tuple(255.0 * value for value in pretrained_cfg["std"])
-        self.frozen_modules: list[nn.Module] = []
         self._freeze_stages(name, frozen_stages)
         if frozen_norm:
             # BatchNorm in evaluation mode is one fused kernel; timm's FrozenBatchNormAct2d costs a fifth of the whole step on a CPU.
-            norms = [m for m in self.net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-            self.frozen_modules += [norm.requires_grad_(False) for norm in norms]
+            self.freeze(m for m in self.net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
 
     def _freeze_stages(self, name: str, stages: int) -> None:
         """Freeze every module that lies, in order of definition, before the end of timm's stage number ``stages``."""
@@ -66,14 +65,7 @@ class TimmBackbone(nn.Module):
         for module in self.net.modules():
             # A parent counts as frozen, with parameters of its own (ConvNeXt's layer scale), when all of its leaves are.
             if all(id(m) in frozen for m in module.modules() if next(m.children(), None) is None):
-                self.frozen_modules.append(module.requires_grad_(False))
-
-    def train(self, mode: bool = True) -> TimmBackbone:
-        """Training mode for all but the frozen stages and normalisations."""
-        super().train(mode)
-        for module in self.frozen_modules:
-            module.eval()
-        return self
+                self.freeze([module])
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised pictures [B, 3, H, W] -> one NCHW map per level, fine to coarse."""

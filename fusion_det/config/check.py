@@ -85,7 +85,7 @@ def _component_keys(node: Mapping[str, Any], where: str, sources: Sources) -> li
 
 def _follows(key: str, faults: Sequence[ConfigError]) -> bool:
     """Whether ``key`` lies in a group whose option was refused, so that its unknown key is no fault of its own."""
-    return any(fault.where == key.partition(".")[0] for fault in faults)
+    return any(key == fault.where or key.startswith(f"{fault.where}.") for fault in faults)
 
 
 def _missing_values(node: object, where: str) -> list[ConfigError]:

@@ -8,7 +8,7 @@ out, and the rest is composed, so that all mistakes are told at once.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fusion_det.config.overrides import SEARCH_PATH, Override, normalise, quote, split, take_search_path
+from fusion_det.config.placed import as_typed, may_choose, place, placements
 from fusion_det.config.suggest import nearest
 from fusion_det.config.tools import default_config_dir, get_tool, list_groups
 from fusion_det.errors import ConfigError, raise_all
@@ -32,7 +33,7 @@ VERSION_BASE = "1.3"
 """The Hydra behaviour that the configs are written for; nowhere else is it named."""
 
 NAMED_BY = ("data", "backbone", "neck", "fusion", "head")
-"""The groups whose chosen options make the default name of a run."""
+"""The groups whose chosen options make the default name of a run, each followed by those of groups inside it."""
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Composition:
 
     config: dict[str, Any]
     choices: dict[str, str | None]
-    """Chosen option of each group; a group that was switched off is not in it."""
+    """Chosen option of each group, also of those inside parts (``fusion@backbone.fusion``); one that was switched off is not in it."""
     folders: tuple[Path, ...]
     """The folders that groups were looked up in, ours first."""
     overrides: list[str]
@@ -63,9 +64,10 @@ def compose(tool: str, overrides: Sequence[str], config_dir: str | Path | None =
     folders = (root, *(Path(entry.removeprefix("file://")) for entry in search_path if entry.startswith("file://")))
     result = Composition({}, {}, folders, list(overrides))
     with session(root):
-        usable = _parse_all(normalise(rest, list_groups(folders), get_tool(tool).open_nodes), result)
+        groups = list_groups(folders)
+        usable = _parse_all(normalise(rest, groups, get_tool(tool).open_nodes), result)
         prefix = [f"{SEARCH_PATH}=[{','.join(map(quote, search_path))}]"] if search_path else []
-        composed = _compose_what_can_be(tool, prefix, usable, result)
+        composed = _compose_what_can_be(tool, prefix, usable, groups, result)
     choices = OmegaConf.to_container(composed.hydra.runtime.choices)
     assert isinstance(choices, dict)
     result.choices = {
@@ -80,8 +82,12 @@ def compose(tool: str, overrides: Sequence[str], config_dir: str | Path | None =
 
 
 def default_name(choices: dict[str, str | None]) -> str:
-    """``scenes_tiny_fpn_add_fcos`` out of the chosen options."""
+    """``scenes_tiny_fpn_add_fcos`` out of the chosen options; ``fusion_resnet-aff`` for one with an option inside."""
     words = [choices.get(group) or "none" for group in NAMED_BY]
+    for key, placed in placements(choices).items():
+        owner = key.partition(".")[0]
+        if owner in NAMED_BY:
+            words[NAMED_BY.index(owner)] += f"-{choices[f'{placed}@{key}'] or 'none'}"
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", "_".join(words))[:120]
 
 
@@ -123,9 +129,10 @@ def unreadable(text: str, error: Exception) -> ConfigError:
     return ConfigError(f"cannot be read: {_first_line(error)}", where=text, mend="quote values with special letters: 'key=\"value\"'")
 
 
-def _compose_what_can_be(tool: str, prefix: list[str], overrides: list[str], result: Composition) -> DictConfig:
+def _compose_what_can_be(tool: str, prefix: list[str], overrides: list[str], groups: Collection[str], result: Composition) -> DictConfig:
     while True:
         try:
+            overrides = _place(tool, prefix, overrides, groups)
             return hydra_compose(tool, [*prefix, *overrides], return_hydra_config=True)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             culprits = _blame(error, overrides, result)
@@ -138,18 +145,27 @@ def _compose_what_can_be(tool: str, prefix: list[str], overrides: list[str], res
             raise ConfigError(f"not valid YAML: {getattr(error, 'problem', None) or error}", where=where) from error
 
 
+def _place(tool: str, prefix: list[str], overrides: list[str], groups: Collection[str]) -> list[str]:
+    """The overrides that choose an option inside a part in Hydra's words; which parts have groups inside depends on the other choices."""
+    if not any(map(may_choose, overrides)):
+        return overrides
+    choosing = [text for text in overrides if split(text).package or split(text).key in groups]
+    chosen = hydra_compose(tool, [*prefix, *choosing], return_hydra_config=True).hydra.runtime.choices
+    return place(overrides, placements(chosen))
+
+
 def _blame(error: Exception, overrides: Sequence[str], result: Composition) -> list[str]:
     """The overrides that ``error`` is about, told in ``result``; none if the YAML files are at fault."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         culprits = [text for text in overrides if split(text).key == group and (split(text).value or "").strip("'\"[] ") == option]
-        result.faults += [_no_option(group, option, error.options or ()) for _ in culprits]
+        result.faults += [_no_option(as_typed(split(text)).key, option, error.options or ()) for text in culprits]
         return culprits
     text = str(error)
     if match := re.match(r"Could not override '(.+?)'|Could not delete (?:from config\. )?'(.+?)(?:=.*)?'", text):
         key = match[1] or match[2]
         culprits = [text for text in overrides if split(text).key + split(text).package == key]
-        result.unknown += [split(text) for text in culprits]
+        result.unknown += [as_typed(split(text)) for text in culprits]
         return culprits
     if match := re.match(r"Could not append to config\. An item is already at '(.+?)'", text):
         culprits = [text for text in overrides if split(text).mark == "+" and split(text).key == match[1]]

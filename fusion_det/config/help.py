@@ -31,6 +31,7 @@ VARIABLES = (
 )
 _KEY = re.compile(r"(\w+): *([^#\n]*?) *(?:# *(.*))?")
 _DEFAULT = re.compile(r"  - (?:optional )?(\w+): *([^#\s]+) *(?:# *(.*))?")
+_PLACED = re.compile(r"^  - /(\w+)@(\w[\w.]*): *([^#\s]+)", re.MULTILINE)
 
 
 def help_text(tool: Tool, command: str, folders: tuple[Path, ...]) -> str:
@@ -67,14 +68,25 @@ def overview() -> str:
 
 def _groups(primary: str, folders: tuple[Path, ...]) -> list[str]:
     options = list_groups(folders)
-    lines = []
+    lines: list[str] = []
     for name, chosen, comment in (match.groups(default="") for match in map(_DEFAULT.fullmatch, primary.splitlines()) if match):
         if name == "local":
             continue
         words = [f"[{option}]" if option == chosen else option for option in options.get(name, [])]
         lines += _entry(name, " ".join(words) or "(no options)", column=14)
         lines += _entry("", f"({comment})", column=14) if comment else []
+        lines += [line for part in options.get(name, []) for line in _groups_inside(name, part, folders)]
     return ["", "groups (GROUP=OPTION; the default in brackets):", *lines] if lines else []
+
+
+def _groups_inside(group: str, option: str, folders: tuple[Path, ...]) -> list[str]:
+    """A remark on each group that this option has inside it."""
+    texts = (_read(folder / group / f"{option}.yaml") for folder in folders)
+    found = {match.groups() for text in texts for match in _PLACED.finditer(text)}
+    words = [
+        f"({group}={option} takes {group}.{key}=OPTION too: those of {inner}, {chosen} by itself)" for inner, key, chosen in sorted(found)
+    ]
+    return [line for text in words for line in _entry("", text, column=14)]
 
 
 def _keys(primary: str, folder: Path) -> Iterator[tuple[str, str, str]]:

@@ -11,16 +11,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import FrameType
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override as HydraOverride
 from hydra.errors import HydraException
 
 from fusion_det.config.compose import session, unreadable
-from fusion_det.config.overrides import normalise, quote, take_search_path
+from fusion_det.config.overrides import normalise, quote, split, take_search_path
 from fusion_det.config.tools import Tool, list_groups
 from fusion_det.errors import ConfigError
 
@@ -32,18 +33,34 @@ def expand(tool: Tool, overrides: Sequence[str], config_dir: Path, config_dirs: 
     choices: dict[str, list[str]] = {}
     with session(config_dir):
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-        for text in normalise(rest, list_groups(folders), tool.open_nodes, multirun=True):
+        groups = list_groups(folders)
+        for text in normalise(rest, groups, tool.open_nodes, multirun=True):
             try:
-                (parsed,) = parser.parse_overrides([text])  # this form also hands on the config loader, for glob()
+                (parsed,) = parser.parse_overrides([_glob_of_group(text, groups)])  # this form also hands on the config loader, for glob()
                 if parsed.is_sweep_override() and not parsed.is_discrete_sweep():
                     raise ConfigError("interval() has no list of values", where=text, mend="use key=a,b,c or range(a,b)")
-                key = parsed.get_key_element()
-                sweep = parsed.is_sweep_override()
-                choices[key] = [f"{key}={_unescaped(value, parser)}" for value in parsed.sweep_string_iterator()] if sweep else [text]
+                key = split(text)._replace(value=None).text
+                choices[key] = _values(key, parsed, parser) if parsed.is_sweep_override() else [text]
             except HydraException as error:
                 raise unreadable(text, error) from error
     fixed = [text for text in overrides if text not in rest]
     return [[*fixed, *job] for job in itertools.product(*choices.values())]
+
+
+def _glob_of_group(text: str, groups: Collection[str]) -> str:
+    """``backbone.fusion=glob(*)`` looks for the options of ``fusion``."""
+    override = split(text)
+    group = override.key.rpartition(".")[2]
+    is_glob = group in groups and (override.value or "").startswith("glob(")
+    return f"{group}={override.value}" if is_glob else text
+
+
+def _values(key: str, sweep: HydraOverride, parser: OverridesParser) -> list[str]:
+    """One override per value of ``sweep``."""
+    values = [f"{key}={_unescaped(value, parser)}" for value in sweep.sweep_string_iterator()]
+    if not values:
+        raise ConfigError(f"{sweep.input_line} stands for no value", where=key, mend="glob() is for groups; --help lists their options")
+    return values
 
 
 def _unescaped(value: str, parser: OverridesParser) -> str:

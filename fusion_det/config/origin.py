@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import yaml
 
 from fusion_det.config.compose import Composition
 from fusion_det.config.overrides import split
+from fusion_det.config.placed import placements
 
 
 def locate(key: str, tool: str, composition: Composition) -> str | None:
     """``configs/neck/mine.yaml:4`` for the dotted ``key``; ``None`` if it was typed, or is in no file."""
-    if any(_covers(split(text).key, key) for text in composition.overrides):
+    placed = placements(composition.choices)
+    if any(_covers(split(text).key, key, placed) for text in composition.overrides):
         return None
     group, _, inner = key.partition(".")
     names = [("local/default", key), (f"experiment/{composition.choices.get('experiment')}", key)]
     names += [(f"{group}/{composition.choices.get(group)}", name) for name in (key, inner)]
+    inside = [place for place in placed if key.startswith(f"{place}.")]
+    names += [(f"{placed[place]}/{composition.choices[f'{placed[place]}@{place}']}", key[len(place) + 1 :]) for place in inside]
     for name, path in [*names, (tool, key)]:
         for folder in composition.folders:
             line = _find_line(folder / f"{name}.yaml", path.split("."))
@@ -26,9 +30,9 @@ def locate(key: str, tool: str, composition: Composition) -> str | None:
     return None
 
 
-def _covers(typed: str, key: str) -> bool:
-    """Whether the override of ``typed`` gave ``key`` or a part of it (and did not just choose the group that holds it)."""
-    return typed == key or typed.startswith(f"{key}.") or (key.startswith(f"{typed}.") and "." in typed)
+def _covers(typed: str, key: str, groups: Collection[str]) -> bool:
+    """Whether the override of ``typed`` gave ``key`` or a part of it (and did not just choose the option that holds it)."""
+    return typed == key or typed.startswith(f"{key}.") or (key.startswith(f"{typed}.") and "." in typed and typed not in groups)
 
 
 def _find_line(file: Path, parts: Sequence[str]) -> int | None:

@@ -9,7 +9,23 @@ from typing import NamedTuple
 
 from fusion_det.errors import ConfigError
 
-PATH_KEYS = {"checkpoint", "source", "output", "init_from", "resume", "run_dir", "annotations", "images", "root", "folder", "path", "file"}
+PATH_KEYS = frozenset(
+    [
+        "checkpoint",
+        "source",
+        "output",
+        "init_from",
+        "resume",
+        "run_dir",
+        "annotations",
+        "images",
+        "root",
+        "folder",
+        "path",
+        "file",
+        "weights",
+    ]
+)
 """Last parts of keys that hold a path; their values need no quotes, whatever letters they have."""
 
 SEARCH_PATH = "hydra.searchpath"
