@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from fusion_det.necks import draw
+from fusion_det.necks import draw, picture
 
 NECK_WIDTH = "neck"
 """``Node.width`` of maps that have the neck's ``channels`` even where the level has another width inside the neck."""
@@ -100,7 +100,7 @@ class Plan:
 
     def draw_svg(self, *, operator: str = "fuse", block: str = "block") -> str:
         """The plan as a picture in SVG: a row per stride, a column per step; ``operator`` and ``block`` label the chosen ones."""
-        return draw.as_svg(self, operator=operator, block=block)
+        return picture.as_svg(self, operator=operator, block=block)
 
 
 def _check_node(node: Node, known: dict[str, int], later: set[str]) -> None:
