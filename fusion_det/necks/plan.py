@@ -31,7 +31,7 @@ class Node:
     The first input is the node's own level: it decides what "own" means for operators that treat it differently, and to which
     width the others are brought. ``block=True`` is the block that ``block=`` chooses. A text names a part of the neck's own
     (its key ``parts``) in place of the chosen ``block``, ``operator`` or ``resample``. ``width``: the name of an entry whose width
-    the map takes, or ``"neck"``; empty: the width of the level with this stride.
+    the map takes, ``"neck"``, or a number of channels; empty: the width of the level with this stride.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Node:
     block: bool | str = False
     operator: str = ""
     resample: str = ""
-    width: str = ""
+    width: str | int = ""
 
     @property
     def parts(self) -> set[str]:
@@ -103,6 +103,15 @@ class Plan:
         return picture.as_svg(self, operator=operator, block=block)
 
 
+def output_widths(topology: str, levels: Sequence[HasStride], widths: Sequence[int] | None) -> list[str | int]:
+    """``Node.width`` for the outputs of a topology that takes ``widths``, one number per level, fine to coarse; ``None``: as inside."""
+    if widths is None:
+        return [""] * len(levels)
+    if len(widths) != len(levels):
+        raise ValueError(f"topology {topology}: expected one width per level {[level.name for level in levels]}, got {list(widths)}")
+    return list(widths)
+
+
 def _check_node(node: Node, known: dict[str, int], later: set[str]) -> None:
     if not node.name or "." in node.name:
         raise ValueError(f"plan: {node.name!r} is no name for a node: expected letters, digits and _")
@@ -121,7 +130,7 @@ def _check_node(node: Node, known: dict[str, int], later: set[str]) -> None:
         raise ValueError(f"plan: node {node.name!r} reads a map twice: {list(node.inputs)}")
     if node.operator and len(node.inputs) < 2:
         raise ValueError(f"plan: node {node.name!r} names operator {node.operator!r} but has one input, so nothing is fused")
-    if node.width not in known and node.width not in ("", NECK_WIDTH):
+    if isinstance(node.width, str) and node.width not in known and node.width not in ("", NECK_WIDTH):
         raise ValueError(f"plan: node {node.name!r} takes the width of {node.width!r}; known: {sorted(known)} and {NECK_WIDTH!r}")
 
 

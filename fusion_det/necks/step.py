@@ -34,7 +34,7 @@ class Step:
         parts: Mapping[str, Factory],
         context: Factory | None,
     ) -> None:
-        self.width = inside.channels if node.width == NECK_WIDTH else widths[node.width] if node.width else inside.at(node.stride)
+        self.width = _width(node, widths, inside)
         own = widths[node.inputs[0]]
         resample = parts[node.resample] if node.resample else resample
         self.resamplers: dict[str, nn.Module] = {}
@@ -69,6 +69,12 @@ class Step:
             chosen = parts[node.block] if isinstance(node.block, str) else block
             return {node.name: chosen(self.width) if fused == self.width else chosen(fused, self.width)}
         return {node.name: _fit(fused, self.width)} if fused != self.width else {}
+
+
+def _width(node: Node, widths: Mapping[str, int], inside: Widths) -> int:
+    if isinstance(node.width, int):
+        return node.width
+    return inside.channels if node.width == NECK_WIDTH else widths[node.width] if node.width else inside.at(node.stride)
 
 
 def _fit(in_channels: int, channels: int) -> nn.Conv2d:

@@ -22,22 +22,25 @@ def read(group, name):
 
 
 def named_neck(name, levels, *, fusion=None, block=None, **keys):
-    """The neck of ``configs/neck/<name>.yaml``; ``keys`` replace its keys, a double underscore goes down: ``topology__repeats=1``."""
+    """The neck of ``configs/neck/<name>.yaml``; ``keys`` replace its keys, a double underscore goes down: ``topology__repeats=1``.
+
+    Those that start with ``fusion__`` or ``block__`` replace keys of the operator's or the block's YAML.
+    """
     node = read("neck", name)
     chosen = {}
     for entry in node.pop("defaults"):
         if isinstance(entry, dict):
             ((key, option),) = entry.items()
             chosen[key.rpartition(".")[2]] = option
+    parts = {"fusion": read("fusion", fusion or chosen["fusion"]), "block": read("block", block or chosen["block"])}
     for key, value in keys.items():
         *path, last = key.split("__")
-        inner = node
+        inner = node | parts if path else node
         for step in path:
             inner = inner[step]
         assert last in inner, f"{name} has no key {key}"
         inner[last] = value
-    parts = {"fusion": fusion or chosen["fusion"], "block": block or chosen["block"]}
-    made = {group: partial(build, read(group, option)) for group, option in parts.items()}
+    made = {group: partial(build, part) for group, part in parts.items()}
     return build(node, levels, made["fusion"], made["block"])
 
 

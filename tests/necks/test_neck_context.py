@@ -52,6 +52,31 @@ def test_an_impulse_travels_undamped_and_directions_mirror_each_other():
     assert torch.equal(four_sweeps(noise)[1], four_sweeps(noise.flip(-1))[0].flip(-1))
 
 
+def test_learned_recurrence_starts_as_the_identity_and_then_follows_its_matrices():
+    torch.manual_seed(0)
+    fixed, learned = IRNN(4), IRNN(4, recurrence="learned")
+    assert learned.load_state_dict(fixed.state_dict(), strict=False).missing_keys == ["matrices.0", "matrices.1"]
+    x = torch.randn(2, 4, 5, 6)
+    torch.testing.assert_close(learned(x), fixed(x))
+    for matrices in learned.matrices:
+        torch.nn.init.normal_(matrices, std=0.3)
+    column = x[:, :, :, 0].relu()
+    second = (torch.einsum("oc,bch->boh", learned.matrices[0][0], column) + x[:, :, :, 1]).relu()
+    lower = (torch.einsum("oc,bcw->bow", learned.matrices[0][3], x[:, :, 4].relu()) + x[:, :, 3]).relu()
+    right, _, _, up = four_sweeps(x, learned.matrices[0])
+    torch.testing.assert_close(right[..., 1], second)
+    torch.testing.assert_close(up[:, :, 3], lower)
+    assert not torch.allclose(learned(x), fixed(x))
+
+
+def test_sweeps_may_be_narrower_than_the_map():
+    made = IRNN(8, hidden=3, recurrence="learned")
+    assert [tuple(m.shape) for m in made.matrices] == [(4, 3, 3), (4, 3, 3)]
+    assert [conv.out_channels for conv in (made.input, *made.joins)] == [3, 3, 8]
+    made(torch.randn(1, 8, 4, 5)).sum().backward()
+    assert all(p.grad is not None for p in made.parameters())
+
+
 @pytest.mark.parametrize(("rounds", "reach"), [(1, "cross"), (2, "all")])
 def test_one_round_sees_row_and_column_two_see_everything(rounds, reach):
     made = IRNN(2, rounds=rounds)
@@ -69,12 +94,12 @@ def test_one_round_sees_row_and_column_two_see_everything(rounds, reach):
 def test_positions_belong_to_their_tokens_also_on_maps_that_are_not_square():
     where = sine_positions(2, 3, 8).view(2, 3, 8)
     column, row = torch.arange(3.0), torch.arange(2.0)
-    assert torch.allclose(where[..., 0], column.sin().expand(2, 3))
-    assert torch.allclose(where[..., 4], row.sin()[:, None].expand(2, 3))
+    assert torch.allclose(where[..., 0], row.sin()[:, None].expand(2, 3))
+    assert torch.allclose(where[..., 4], column.sin().expand(2, 3))
     scrambled = sine_positions(2, 3, 8, by_row=False)
     assert torch.allclose(scrambled[:, 0], torch.tensor([0.0, 0.0, 1.0, 1.0, 2.0, 2.0]).sin())
-    square = sine_positions(3, 3, 8).view(3, 3, 8)
-    assert torch.allclose(sine_positions(3, 3, 8, by_row=False).view(3, 3, 8), square.transpose(0, 1))
+    assert torch.allclose(scrambled[:, 4], torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0, 1.0]).sin())
+    assert torch.equal(sine_positions(3, 3, 8, by_row=False), sine_positions(3, 3, 8))
 
 
 def test_positions_enter_queries_and_keys_but_not_values():

@@ -56,8 +56,14 @@ def test_pafpn_paper_outputs_go_upward_with_relu():
     same(neck(maps), [n3, n4, n5])
 
 
-def test_bifpn_is_the_code_of_efficientdet():
-    neck, maps = prepare("bifpn", topology__repeats=2)
+PYTORCH_FLAVOUR = {"entry__bias": False, "deeper__bias": False, "block__bias": False}
+PYTORCH_FLAVOUR |= {"deeper__window": "overlap", "resample__down__window": "overlap"}
+
+
+@pytest.mark.parametrize("keys", [{}, PYTORCH_FLAVOUR], ids=["TensorFlow", "PyTorch"])
+def test_bifpn_is_the_code_of_efficientdet(keys):
+    neck, maps = prepare("bifpn", topology__repeats=2, **keys)
+    assert ("edge_entries.C3_to_B3_1.0.0.bias" in neck.state_dict()) is not bool(keys)
     assert {norm.eps for norm in neck.modules() if isinstance(norm, torch.nn.BatchNorm2d)} == {1e-3}
 
     def separable(name, x):
@@ -69,7 +75,10 @@ def test_bifpn_is_the_code_of_efficientdet():
         return separable(name, sum(w * x for w, x in zip(weights / (weights.sum() + 1e-4), inputs, strict=True)))
 
     def pool(x):
-        return F.max_pool2d(x, 3, 2, 1)
+        if keys:
+            return F.max_pool2d(x, 3, 2, 1)
+        missing = [1 if length % 2 == 0 else 2 for length in (x.shape[-1], x.shape[-2])]
+        return F.max_pool2d(F.pad(x, [side for m in missing for side in (m // 2, m - m // 2)], value=float("-inf")), 3, 2)
 
     with torch.no_grad():
         for operator in neck.operators.values():

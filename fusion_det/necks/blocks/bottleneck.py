@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from pydantic import NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 
@@ -41,23 +40,26 @@ class Bottleneck(nn.Module):
 
 
 class BasicResidual(nn.Module):
-    """Two 3x3 convolutions with bias and BatchNorm, plus the input, then ReLU; started as AFPN's code starts them."""
+    """Two 3x3 convolutions with bias and BatchNorm, plus the input, an activation after the first and after the sum (AFPN's code)."""
 
-    def __init__(self, channels: int, norm: Literal["none", "bn", "gn"]) -> None:
+    def __init__(
+        self, channels: int, norm: Literal["none", "bn", "gn"], activation: Literal["none", "relu", "silu", "leaky_relu"] = "relu"
+    ) -> None:
         super().__init__()
         self.conv1, self.norm1 = nn.Conv2d(channels, channels, 3, padding=1), make_norm(norm, channels)
         self.conv2, self.norm2 = nn.Conv2d(channels, channels, 3, padding=1), make_norm(norm, channels)
         for conv in (self.conv1, self.conv2):
             init_conv(conv)
+        self.activation = activate(activation, inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W]."""
-        y = torch.relu(self.norm1(self.conv1(x)))
-        return torch.relu(self.norm2(self.conv2(y)) + x)
+        y = self.activation(self.norm1(self.conv1(x)))
+        return self.activation(self.norm2(self.conv2(y)) + x)
 
 
 class ConvResidual(nn.Sequential):
-    """3x3 convolution, normalisation, ReLU, then ``count`` residual blocks: what follows each fusion in AFPN (arXiv 2306.15988)."""
+    """3x3 convolution, norm, activation, then ``count`` residual blocks: what follows each fusion in AFPN (arXiv 2306.15988)."""
 
     def __init__(
         self,
@@ -66,6 +68,8 @@ class ConvResidual(nn.Sequential):
         *,
         count: NonNegativeInt = 4,
         norm: Literal["none", "bn", "gn"] = "bn",
+        activation: Literal["none", "relu", "silu", "leaky_relu"] = "relu",
     ) -> None:
         width = out_channels or channels
-        super().__init__(ConvUnit(channels, width, 3, norm=norm, activation="relu"), *(BasicResidual(width, norm) for _ in range(count)))
+        residual = (BasicResidual(width, norm, activation) for _ in range(count))
+        super().__init__(ConvUnit(channels, width, 3, norm=norm, activation=activation), *residual)

@@ -16,8 +16,9 @@ class AIFI(nn.Module):
     """Intra-scale feature interaction of RT-DETR (Zhao et al., CVPR 2024, arXiv 2304.08069, section 4.2).
 
     One post-norm transformer encoder layer over all positions of the map, with fixed 2-D sine-cosine positions on queries and keys.
-    ``positions="reference"`` repeats the authors' code, which lists positions column by column while tokens run row by row: transposed
-    on square maps, scrambled on others; ``by_row`` (default) gives each token its own. ``max_tokens`` bounds H * W.
+    Rows fill the first half of the channels. So ``positions="by_row"`` (default) is the authors' code on square maps, and transformers'
+    (5.23) on all; ``reference`` is the authors' code also on other maps, where it lists positions column by column while the tokens run
+    row by row, so that most tokens get another's. ``max_tokens`` bounds H * W.
     """
 
     def __init__(
@@ -70,12 +71,12 @@ class _EncoderLayer(nn.Module):
 
 
 def sine_positions(height: int, width: int, channels: int, temperature: float = 10000.0, *, by_row: bool = True) -> Tensor:
-    """[H * W, C]: sine and cosine of the column, then of the row, C / 4 frequencies each; tokens run row by row.
+    """[H * W, C]: sine and cosine of the row, then of the column, C / 4 frequencies each; tokens run row by row.
 
-    Without ``by_row``: the order of RT-DETR's code, where token t is taken to lie in column t // H and row t % H.
+    Without ``by_row``: the order of RT-DETR's code, where token t is taken to lie in row t // H and column t % H.
     """
     token = torch.arange(height * width, dtype=torch.float32)
-    columns, rows = (token % width, token // width) if by_row else (token // height, token % height)
+    length = width if by_row else height
     frequency = temperature ** (-torch.arange(channels // 4, dtype=torch.float32) / (channels // 4))
-    angles = [columns[:, None] * frequency, rows[:, None] * frequency]
+    angles = [(token // length)[:, None] * frequency, (token % length)[:, None] * frequency]
     return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1)

@@ -47,14 +47,12 @@ def pool(x: Tensor, factor: int, kind: str, window: str) -> Tensor:
     """[B, C, H, W] -> [B, C, ceil(H / factor), ceil(W / factor)]; the window ``cut`` drops what is left over and rounds down."""
     if window == "pixel":
         return x[..., ::factor, ::factor]
-    if window == "same":
-        # A border of -inf never wins; average pooling over it would not be finite.
-        x = F.pad(x, _same_padding(x, factor), value=float("-inf") if kind == "max" else 0.0)
     kernel = factor if window in ("tile", "cut") else factor + 1
-    padding = kernel // 2 if window == "overlap" and factor % 2 == 0 else 0
+    padding = _border(x, factor) if window == "same" else (kernel // 2,) * 2 if window == "overlap" and factor % 2 == 0 else (0, 0)
+    ceil = window in ("tile", "same")  # what reaches over the right and lower border is not pooled
     if kind == "max":
-        return F.max_pool2d(x, kernel, factor, padding, ceil_mode=window == "tile")
-    return F.avg_pool2d(x, kernel, factor, padding, ceil_mode=window == "tile", count_include_pad=False)
+        return F.max_pool2d(x, kernel, factor, padding, ceil_mode=ceil)
+    return F.avg_pool2d(x, kernel, factor, padding, ceil_mode=ceil, count_include_pad=False)
 
 
 def _pool_padded(x: Tensor, size: tuple[int, int], kind: str) -> Tensor:
@@ -66,10 +64,7 @@ def _pool_padded(x: Tensor, size: tuple[int, int], kind: str) -> Tensor:
     return pooling(x, (height, width))
 
 
-def _same_padding(x: Tensor, factor: int) -> tuple[int, int, int, int]:
-    """Left, right, top and bottom padding of TensorFlow's SAME for a window of ``factor + 1``."""
-    sides = []
-    for length in (x.shape[-1], x.shape[-2]):
-        total = max((-(-length // factor) - 1) * factor + factor + 1 - length, 0)
-        sides += [total // 2, total - total // 2]
-    return sides[0], sides[1], sides[2], sides[3]
+def _border(x: Tensor, factor: int) -> tuple[int, int]:
+    """Padding above and to the left in TensorFlow's SAME for a window of ``factor + 1``: the smaller half of what is missing."""
+    height, width = (max((-(-length // factor) - 1) * factor + factor + 1 - length, 0) // 2 for length in x.shape[-2:])
+    return height, width

@@ -13,7 +13,10 @@ from fusion_det.necks.resample.project import factor, match_size
 
 
 class ProjectedUp(nn.Module):
-    """1x1 convolution with normalisation and activation, then interpolation (ASFF: nearest; AFPN: bilinear)."""
+    """1x1 convolution with normalisation and activation, then interpolation (ASFF: nearest; AFPN: bilinear).
+
+    ``project="if_needed"``: a convolution only where the width changes, as in ASFF's code.
+    """
 
     def __init__(
         self,
@@ -25,11 +28,14 @@ class ProjectedUp(nn.Module):
         mode: Literal["nearest", "bilinear"] = "nearest",
         norm: Literal["none", "bn", "gn"] = "bn",
         activation: Literal["none", "relu", "silu", "leaky_relu"] = "relu",
+        project: Literal["always", "if_needed"] = "always",
     ) -> None:
         super().__init__()
         factor("ProjectedUp", from_stride, to_stride, enlarges=True)
-        self.mode = mode
-        self.project = ConvUnit(channels, out_channels or channels, 1, norm=norm, activation=activation)
+        self.mode, width = mode, out_channels or channels
+        self.project: nn.Module = nn.Identity()
+        if project == "always" or width != channels:
+            self.project = ConvUnit(channels, width, 1, norm=norm, activation=activation)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """[B, C, H, W] -> [B, C_out, *size]."""

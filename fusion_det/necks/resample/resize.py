@@ -13,8 +13,8 @@ from fusion_det.necks.resample.project import Project
 class Resize(nn.Module):
     """Parameter-free resizing to the reader's actual run-time size, so that odd sizes work.
 
-    Up: ``nearest`` (FPN) or ``bilinear``. Down: adaptive ``max`` (Balanced FPN) or ``avg`` pooling (HRFPN). A 1x1 convolution comes
-    first only where the width changes.
+    Up: ``nearest`` (FPN), ``bilinear``, or ``nearest_if_whole``, which is bilinear where the sizes are not whole multiples (RT-DETR).
+    Down: adaptive ``max`` (Balanced FPN) or ``avg`` pooling (HRFPN). A 1x1 convolution comes first only where the width changes.
     """
 
     def __init__(
@@ -24,7 +24,7 @@ class Resize(nn.Module):
         to_stride: int,
         out_channels: int | None = None,
         *,
-        up: Literal["nearest", "bilinear"] = "nearest",
+        up: Literal["nearest", "bilinear", "nearest_if_whole"] = "nearest",
         down: Literal["max", "avg"] = "max",
     ) -> None:
         super().__init__()
@@ -39,6 +39,6 @@ class Resize(nn.Module):
             return x
         if not self.enlarges:
             return F.adaptive_max_pool2d(x, size) if self.down == "max" else F.adaptive_avg_pool2d(x, size)
-        if self.up == "nearest":
+        if self.up == "nearest" or (self.up == "nearest_if_whole" and size[0] % x.shape[-2] == size[1] % x.shape[-1] == 0):
             return F.interpolate(x, size=size, mode="nearest")
         return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

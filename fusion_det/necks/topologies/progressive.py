@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fusion_det.necks.plan import NECK_WIDTH, HasStride, Node, Plan
+from pydantic import PositiveInt
+
+from fusion_det.necks.plan import NECK_WIDTH, HasStride, Node, Plan, output_widths
 
 
-def progressive(levels: Sequence[HasStride]) -> Plan:
+def progressive(levels: Sequence[HasStride], *, widths: list[PositiveInt] | None = None) -> Plan:
     """Asymptotic feature pyramid (AFPN: Yang et al., SMC 2023, arXiv 2306.15988, Fig. 2).
 
     The two finest levels are joined densely, then the next coarser one joins them, and so on; a block follows each node. The part
-    ``project`` takes the last maps to the neck's width.
+    ``project`` takes the last maps to ``widths`` channels, fine to coarse, or to the neck's width.
     """
     if len(levels) < 2:
         raise ValueError(f"topology progressive: expected at least 2 levels, got {[level.name for level in levels]}")
@@ -25,7 +27,7 @@ def progressive(levels: Sequence[HasStride]) -> Plan:
             joined.append(nodes[-1].name)
         current[: step + 1] = joined
     outputs = [
-        Node(f"P{level.name[1:]}", level.stride, (name,), block="project", width=NECK_WIDTH)
-        for level, name in zip(levels, current, strict=True)
+        Node(f"P{level.name[1:]}", level.stride, (name,), block="project", width=width or NECK_WIDTH)
+        for level, name, width in zip(levels, current, output_widths("progressive", levels, widths), strict=True)
     ]
     return Plan.build(levels, [*nodes, *outputs], [node.name for node in outputs])
