@@ -87,19 +87,6 @@ def gated_sum(inputs: Sequence[Tensor], gates: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def weighted_sum(inputs: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """``sum_i weights[i] * inputs[i]`` for one number per input, weights [N] float32, in the inputs' type.
-
-    Computed as ``(sum_i w_i) x_1 + sum_i w_i (x_i - x_1)``: where the weights are normalised, their gradients are differences of inner
-    products with the inputs, which bf16 would round away if each product were formed by itself.
-    """
-    own, *others = inputs
-    total = weights.sum() * own
-    for weight, other in zip(weights[1:].unbind(), others, strict=True):
-        total = total + weight * (other - own)
-    return total
-
-
 def mean_weights(gates: Sequence[Tensor]) -> Tensor:
     """Gates [B, C or 1, h, w] of N inputs -> their means over channels [B, N, h, w], float32."""
     return torch.stack(torch.broadcast_tensors(*(gate.mean(dim=1, dtype=torch.float32) for gate in gates)), dim=1)

@@ -8,8 +8,8 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from fusion_det.fusion.gates import weighted_sum
 from fusion_det.fusion.operator import FusionOperator
+from fusion_det.fusion.weighted_sum import weighted_sum
 
 
 class WeightedFast(FusionOperator):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fusion_det.fusion.gates import weighted_sum
 from fusion_det.fusion.operator import FusionOperator
+from fusion_det.fusion.weighted_sum import weighted_sum
 
 
 class WeightedSoftmax(FusionOperator):

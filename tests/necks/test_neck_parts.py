@@ -204,6 +204,18 @@ def test_l2norm_has_its_scale_as_norm_everywhere():
     assert L2NormEntry(6, 4)(x).shape == (2, 4, 4, 5)
 
 
+def test_l2norm_and_its_projection_are_one_step_with_the_same_numbers():
+    made, gradient = L2NormEntry(6, 4), torch.randn(2, 4, 3, 5)
+    torch.nn.init.uniform_(made[0].scale, 0.5, 2)
+    torch.nn.init.normal_(made[1].bias)
+    results = []
+    for way in (made, lambda x: made[1](F.normalize(x, dim=1) * made[0].scale.view(1, -1, 1, 1))):
+        x = torch.randn(2, 6, 3, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        y = way(x)
+        results.append([y, *torch.autograd.grad(y, [x, *made.parameters()], gradient)])
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(*results, strict=True))
+
+
 def test_lrn_entry_divides_by_the_neighbouring_channels():
     made = ConvLRN(3, 7, kernel_size=1, size=3, alpha=3.0, beta=0.5, relu=False)
     x = torch.randn(1, 3, 2, 2)

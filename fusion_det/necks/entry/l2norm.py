@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import PositiveFloat
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fusion_det.layers import init_conv
+
+EPS = 1e-12
 
 
 class L2Norm(nn.Module):
@@ -21,7 +23,7 @@ class L2Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W]; where the map is zero at a position, so is the result."""
-        return (F.normalize(x.float(), dim=1) * self.scale.float().view(1, -1, 1, 1)).to(x.dtype)
+        return (x.float() * inverse_norm(x) * self.scale.float().view(1, -1, 1, 1)).to(x.dtype)
 
 
 class L2NormEntry(nn.Sequential):
@@ -46,3 +48,38 @@ class L2NormEntry(nn.Sequential):
             conv = nn.Conv2d(in_channels, channels, kernel_size=1)
             init_conv(conv)
             self.append(conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C_in, H, W] -> [B, C, H, W]."""
+        norm, conv = self[0], self[-1]
+        if not (isinstance(norm, L2Norm) and isinstance(conv, nn.Conv2d)):
+            return norm(x)
+        assert conv.bias is not None
+        # W (g x / |x|) + b as (W g) x / |x| + b: scaling the weights and dividing the narrow result costs a third of scaling the map
+        narrow = F.conv2d(x, conv.weight * norm.scale.view(1, -1, 1, 1))
+        return torch.addcmul(conv.bias.view(1, -1, 1, 1), narrow, inverse_norm(x)).to(narrow.dtype)
+
+
+def inverse_norm(x: Tensor) -> Tensor:
+    """``1 / |x|_2`` over channels, [B, C, H, W] -> [B, 1, H, W] float32; where the map is zero, 1e12, without gradient."""
+    return _InverseNorm.apply(x)
+
+
+class _InverseNorm(torch.autograd.Function):
+    """Its gradient ``-x / |x|^3`` is one pass over the map, where that of torch's norm is four."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return (
+            torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32)).clamp(min=EPS).reciprocal()
+        )
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        x, inverse = ctx.saved_tensors
+        factor = torch.where(inverse < 0.99 / EPS, -gradient * inverse**3, 0)
+        return (x * factor).to(x.dtype)

@@ -6,9 +6,9 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import deform_conv2d
 
 from fusion_det.layers import full_precision, init_conv
+from fusion_det.necks.resample.deformable import modulated_deform_conv
 from fusion_det.necks.resample.project import Project, factor
 
 
@@ -50,5 +50,5 @@ class Aligned(nn.Module):
             offset = torch.cat([rows, columns], dim=1)
             weight, bias = self.deform.weight.float(), self.deform.bias
             assert bias is not None
-            aligned = deform_conv2d(x.float(), offset, weight, bias.float(), padding=1, mask=mask.sigmoid())
+            aligned = modulated_deform_conv(x.float(), offset, mask.sigmoid(), weight, bias.float())
         return aligned.to(x.dtype).relu()
