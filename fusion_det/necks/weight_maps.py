@@ -34,6 +34,18 @@ def rename(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> dic
     return renamed
 
 
+def reorder_choice(state: dict[str, Tensor], name: str, order: Sequence[int]) -> None:
+    """Bring the choice between inputs ``name`` (``operators.P5.weight_levels``) of ASFF and AFPN from their order of inputs to ours.
+
+    It has a row, and a block of columns, per input. ``order``: for each of our inputs, the own level first, its place among theirs.
+    """
+    weight, bias, places = state[f"{name}.weight"], state[f"{name}.bias"], list(order)
+    if sorted(places) != list(range(len(weight))):
+        raise ValueError(f"weight map: {name} has {len(weight)} inputs, expected an order of 0 to {len(weight) - 1}, got {places}")
+    state[f"{name}.weight"] = weight[places].unflatten(1, (len(places), -1))[:, places].flatten(1, 2)
+    state[f"{name}.bias"] = bias[places]
+
+
 def _pattern(theirs: str) -> re.Pattern[str]:
     """Their name up to a dot or the end, with numbers for ``{i}``."""
     return re.compile(re.sub(r"\\\{(\w)\\\}", r"(?P<\1>\\d+)", re.escape(theirs)) + r"(?=\.|$)")

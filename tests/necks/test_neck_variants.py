@@ -8,6 +8,7 @@ from named_necks import backbone_maps, count, named_neck, shuffle_norms
 from torch.nn import functional as F
 
 from fusion_det.fusion.add import Add
+from fusion_det.fusion.spatial_softmax import SpatialSoftmax
 from fusion_det.necks.blocks import Conv3x3
 from fusion_det.necks.entry import Projection
 from fusion_det.necks.extra import ExtraLevels
@@ -15,6 +16,7 @@ from fusion_det.necks.fusion_neck import FusionNeck
 from fusion_det.necks.plan import Node, Plan, output_widths
 from fusion_det.necks.resample.projected import ProjectedUp
 from fusion_det.necks.resample.resize import Resize
+from fusion_det.necks.weight_maps import reorder_choice
 from fusion_det.structures import LevelSpec
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
@@ -128,3 +130,17 @@ def test_hybrid_encoder_positions_are_the_authors_on_square_maps_only():
         )
         theirs.load_state_dict(neck.state_dict())
         assert torch.allclose(neck(maps)[1], theirs(maps)[1], atol=1e-5) is equal
+
+
+def test_a_choice_in_another_order_of_inputs_is_the_same_choice():
+    torch.manual_seed(2)
+    theirs, ours, inputs = SpatialSoftmax(6, 3, width=2).eval(), SpatialSoftmax(6, 3, width=2).eval(), torch.randn(3, 2, 6, 4, 5).unbind()
+    order = [1, 2, 0]  # our input 0 is their input 1
+    state = {name: value for name, value in theirs.state_dict().items() if "weight_levels" in name}
+    for k, place in enumerate(order):
+        state |= {f"compress.{k}.{name}": value for name, value in theirs.compress[place].state_dict().items()}
+    reorder_choice(state, "weight_levels", order)
+    ours.load_state_dict(state)
+    torch.testing.assert_close(ours([inputs[place] for place in order]), theirs(inputs), **TOLERANCE)
+    with pytest.raises(ValueError, match=r"weight_levels has 3 inputs, expected an order of 0 to 2, got \[0, 1\]"):
+        reorder_choice(state, "weight_levels", [0, 1])
