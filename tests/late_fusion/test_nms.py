@@ -22,8 +22,9 @@ def candidates(batch=3, count=60, seed=0, valid=0.8):
 
 @pytest.mark.parametrize("agnostic", [False, True])
 @pytest.mark.parametrize("limit", [5, 100])
-def test_equals_torchvision_per_image(agnostic, limit):
-    raw = candidates()
+@pytest.mark.parametrize("count", [60, 900])
+def test_equals_torchvision_per_image(agnostic, limit, count):
+    raw = candidates(count=count)
     found = NMS(iou_threshold=0.4, max_detections=limit, class_agnostic=agnostic)([raw])
     for i in range(3):
         valid = raw.valid[i].nonzero()[:, 0]
