@@ -12,9 +12,9 @@ from fusion_det.analysis.canvas import FAINT, INK, LINE, Canvas, colour_map, tex
 from fusion_det.analysis.fusion_report import FusionReport, SiteReport
 from fusion_det.structures import ImageBatch
 
-_TILE, _MARGIN, _GAP, _SPACE = 150, 14, 4, 22
-_LARGEST = (1600, 1400)
-"""Width and height of the sheet in pixels, at most (a single node with very many inputs may be wider)."""
+_MARGIN, _GAP, _SPACE, _HEAD = 14, 4, 22, 480
+_SIZES = ((260, (1200, 900)), (200, (1200, 900)), (150, (1600, 1400)))
+"""Longer side of a tile, and largest width and height of the sheet, in pixels (a node with very many inputs may be wider)."""
 _HEAT = 0.7
 """Opacity of the heat over the grey picture."""
 _LEAST_SPAN = 0.02
@@ -44,18 +44,15 @@ def gate_overlays(report: FusionReport, index: int = 0) -> Tensor | None:
     if not found:
         return None
     height, width = (int(side) for side in images.sizes[index])
-    picture = images.pixels[index, :, :height, :width]
-    scale = _TILE / max(height, width)
-    tile = (max(1, round(height * scale)), max(1, round(width * scale)))
-    small = F.interpolate(picture[None].float(), tile, mode="bilinear", antialias=True, align_corners=False)[0]
-    per_row = tile[0] + 2 * LINE + _SPACE
-    top = max(tile[0], 4 * LINE) + 2 * _MARGIN
-    blocks = _arrange(found, tile[1], rows=max(1, (_LARGEST[1] - top) // per_row))
-    sheet_width = max(520, _MARGIN + max(block.x + _width(block, tile[1]) for block in blocks))
+    tile, blocks = _lay_out(found, height / width)
+    picture = images.pixels[index, :, :height, :width].float()
+    small = F.interpolate(picture[None], tile, mode="bilinear", antialias=True, align_corners=False)[0]
+    per_row, top = _heights(tile)
+    sheet_width = max(_HEAD + tile[1], _MARGIN + max(block.x + _width(block, tile[1]) for block in blocks))
     canvas = Canvas(sheet_width, top + per_row * (1 + blocks[-1].row))
     _draw_head(canvas, small, f"picture {images.image_ids[index]}", len(blocks), len(found))
     grey = small.mean(0)
-    grey = 110 + 0.6 * (grey - grey.mean())  # little contrast, so that bright things do not look like high weights
+    grey = 110 + 0.8 * (grey - grey.mean())  # little contrast, so that bright things do not look like high weights
     for block in blocks:
         _draw_block(canvas, block, grey, top + block.row * per_row)
     return canvas.picture()
@@ -72,19 +69,33 @@ def _cut(weights: Tensor, images: ImageBatch, index: int) -> Tensor:
     return own[:, :rows, :columns]
 
 
-def _arrange(found: list[_Block], tile: int, rows: int) -> list[_Block]:
+def _lay_out(found: list[_Block], aspect: float) -> tuple[tuple[int, int], list[_Block]]:
+    """Height and width of a tile, and the blocks in their places: large tiles if all blocks then fit onto one screen, else small ones."""
+    for side, (width, height) in _SIZES:
+        tile = (max(1, round(side * min(1.0, aspect))), max(1, round(side * min(1.0, 1 / aspect))))
+        per_row, top = _heights(tile)
+        blocks = _arrange(found, tile[1], width, rows=max(1, (height - top) // per_row))
+        if len(blocks) == len(found):
+            break
+    return tile, blocks
+
+
+def _heights(tile: tuple[int, int]) -> tuple[int, int]:
+    """Of a row of blocks, and of the head above them."""
+    return tile[0] + 2 * LINE + _SPACE, max(tile[0], 4 * LINE) + 2 * _MARGIN
+
+
+def _arrange(found: list[_Block], tile: int, width: int, rows: int) -> list[_Block]:
     """Blocks in rows from the left, in the order of execution; if there are too many, those with the least variation are left out."""
     by_variation = sorted(range(len(found)), key=lambda number: float(found[number].weights.flatten(1).std(dim=1).max()))
     for hidden in range(len(found)):
-        kept = [found[number] for number in sorted(by_variation[hidden:])]
         placed: list[_Block] = []
         x, row = _MARGIN, 0
-        for block in kept:
-            width = _width(block, tile)
-            if placed and x > _MARGIN and x + width + _MARGIN > _LARGEST[0]:
+        for number in sorted(by_variation[hidden:]):
+            if x > _MARGIN and x + _width(found[number], tile) + _MARGIN > width:
                 x, row = _MARGIN, row + 1
-            placed.append(block._replace(x=x, row=row))
-            x += width + _SPACE
+            placed.append(found[number]._replace(x=x, row=row))
+            x += _width(found[number], tile) + _SPACE
         if row < rows:
             break
     return placed

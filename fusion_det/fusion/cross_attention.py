@@ -89,10 +89,15 @@ class CrossAttention(FusionOperator):
         """
         if not self.remembered:
             return {}
-        own, found = (self.remembered[name].float().abs().mean(dim=1, keepdim=True) for name in ("own", "found"))
-        query, key = self.remembered["query"].float(), self.remembered["key"].float()
-        query = query[:, :, :: -(-query.shape[2] // PROBED_QUERIES)]
-        attention = (query @ key.transpose(2, 3) / query.shape[3] ** 0.5).softmax(dim=3)
-        shares = attention.unflatten(3, (self.num_inputs - 1, -1)).sum(dim=4).mean(dim=(1, 2))[:, :, None, None]
+        own, found = (self.remembered[name].abs().mean(dim=1, keepdim=True, dtype=torch.float32) for name in ("own", "found"))
         found = found / (own + found).clamp(min=1e-12)
-        return {"found": found, "attention": shares, "weights": torch.cat([1 - found, found * shares], dim=1)}
+        attention = self._probe_attention(self.remembered["query"], self.remembered["key"])
+        return {"found": found, "attention": attention, "weights": torch.cat([1 - found, found * attention], dim=1)}
+
+    def _probe_attention(self, query: Tensor, key: Tensor) -> Tensor:
+        """Shares of the other inputs, [B, N - 1, 1, 1]."""
+        if self.num_inputs == 2:
+            return torch.ones(query.shape[0], 1, 1, 1, device=query.device)
+        query = query[:, :, :: -(-query.shape[2] // PROBED_QUERIES)].float()
+        attention = (query @ key.float().transpose(2, 3) / query.shape[3] ** 0.5).softmax(dim=3)
+        return attention.unflatten(3, (self.num_inputs - 1, -1)).sum(dim=4).mean(dim=(1, 2))[:, :, None, None]

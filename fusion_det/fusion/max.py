@@ -28,10 +28,11 @@ class Max(FusionOperator):
         """``weights`` [B, N, H, W]: the share of channels in which each input won (the first of equal ones)."""
         if not self.remembered:
             return {}
-        best, *others = self.remembered.values()
-        winner = torch.zeros_like(best, dtype=torch.uint8)  # [B, C, H, W]
-        for i, other in enumerate(others, start=1):
-            winner = winner.masked_fill(other > best, i)
-            best = torch.maximum(best, other)
-        shares = [(winner == i).mean(dim=1, dtype=torch.float32) for i in range(self.num_inputs)]
-        return {"weights": torch.stack(shares, dim=1)}
+        inputs = list(self.remembered.values())
+        best, wins = inputs[0], list[Tensor]()
+        for i, other in enumerate(inputs[1:]):
+            best = torch.maximum(best, inputs[i]) if i else best
+            better = other > best  # [B, C, H, W]
+            wins = [*(won & ~better for won in wins), better]
+        others = torch.stack([torch.count_nonzero(won, dim=1) for won in wins], dim=1) / self.channels
+        return {"weights": torch.cat([1 - others.sum(1, keepdim=True), others], dim=1)}

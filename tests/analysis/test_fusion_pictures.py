@@ -68,11 +68,11 @@ def test_heat_lies_where_the_weight_is():
     report = FusionReport((site("neck/M4", torch.cat([own, 1 - own], dim=1)),), 1, images)
     sheet = gate_overlays(report)
     low, high = (0.7 * colour_map(torch.tensor([[value]])) + 0.3 * 110 for value in (0.0, 1.0))
-    row = sheet[:, sheet.shape[1] - 60].float()  # through both tiles, each 150 wide
+    row = sheet[:, sheet.shape[1] - 60].float()  # through both tiles, each 260 wide
     found = [next((n for n, c in (("low", low), ("high", high)) if (pixel - c.flatten()).abs().max() < 2), "") for pixel in row.T]
     runs = [name for before, name in zip([None, *found], found, strict=False) if name != before]
     assert runs == ["", "low", "high", "", "high", "low", ""]
-    assert found.count("low") == found.count("high") == 150
+    assert found.count("low") == found.count("high") == 260
 
 
 def test_the_padding_of_a_picture_is_not_drawn():

@@ -21,7 +21,9 @@ from fusion_det.config.cli import load_settings
 from fusion_det.config.instantiate import build
 from fusion_det.config.tools import default_config_dir, get_tool
 from fusion_det.fusion.aff import AFF
+from fusion_det.fusion.cross_attention import CrossAttention
 from fusion_det.fusion.fold import GatedPair
+from fusion_det.fusion.max import Max
 from fusion_det.fusion.operator import FusionOperator, Remembers, remembering
 from fusion_det.fusion.weighted_fast import WeightedFast
 from fusion_det.inference import LoadedDetector
@@ -175,6 +177,23 @@ def _mean_over_pictures(weights, images):
         rows, columns = math.ceil(height / 64 * own.shape[1]), math.ceil(width / 96 * own.shape[2])
         means.append(own[:, :rows, :columns].mean((1, 2)))
     return torch.stack(means).mean(0)
+
+
+def test_quick_probes_equal_the_slow_way():
+    maps = [torch.randn(2, 16, 4, 6, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    operator = Max(16, 3)
+    fused = operator([maps[0], maps[1], maps[2].where(maps[2] > 0, maps[0])])  # with ties, which the first one wins
+    winner = torch.stack(list(operator.remembered.values())).max(dim=0)
+    assert torch.equal(winner.values, fused)
+    slow = torch.stack([(winner.indices == i).float().mean(1) for i in range(3)], dim=1)
+    assert torch.allclose(operator.probe()["weights"], slow)
+    pair = AFF(16, 2).eval()
+    pair(maps[:2])
+    gate = pair.fold.pairs[0].gate
+    assert torch.allclose(pair.probe()["weights"], torch.stack([2 * gate.mean(1), (2 - 2 * gate).mean(1)], dim=1), atol=1e-6)
+    attention = CrossAttention(16, 3)
+    attention(maps)
+    assert torch.allclose(attention.probe()["weights"].sum(1), torch.ones(2, 4, 6))
 
 
 def test_operators_of_a_neck_report_as_well():
