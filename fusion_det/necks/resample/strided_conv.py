@@ -14,7 +14,8 @@ class StridedConv(nn.Module):
     """3x3 convolutions of stride 2, one per halving (PANet, RT-DETR, YOLOX).
 
     With ``pool_first`` all halvings but the last are 3x3 max-poolings of stride 2 (ASFF, arXiv 1911.09516, for a factor of 4).
-    ``depthwise``: separable convolutions (YOLOX-Nano), in the order convolution, norm, activation only.
+    ``depthwise``: separable convolutions (YOLOX-Nano), in the order convolution, norm, activation and without ``bias`` only.
+    ``bias`` of the convolutions: ``None`` only without norm (PANet's authors have one before GroupNorm).
     """
 
     def __init__(
@@ -29,11 +30,12 @@ class StridedConv(nn.Module):
         order: Literal["conv_norm_act", "act_conv_norm"] = "conv_norm_act",
         pool_first: bool = False,
         depthwise: bool = False,
+        bias: bool | None = None,
     ) -> None:
         super().__init__()
         halvings = factor("StridedConv", from_stride, to_stride, enlarges=False).bit_length() - 1
-        if depthwise and order != "conv_norm_act":
-            raise ValueError(f"resample StridedConv: depthwise expects order=conv_norm_act, got {order}")
+        if depthwise and (order != "conv_norm_act" or bias is not None):
+            raise ValueError(f"resample StridedConv: depthwise expects order=conv_norm_act and bias=null, got {order} and {bias}")
         steps: list[nn.Module] = []
         for i in range(halvings):
             last = i == halvings - 1
@@ -44,7 +46,7 @@ class StridedConv(nn.Module):
                 if depthwise:
                     steps.append(separable(channels, width, 3, stride=2, norm=norm, activation=activation))
                 else:
-                    steps.append(ConvUnit(channels, width, 3, stride=2, norm=norm, activation=activation, order=order))
+                    steps.append(ConvUnit(channels, width, 3, stride=2, norm=norm, activation=activation, order=order, bias=bias))
         self.steps = nn.Sequential(*steps)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
