@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from fusion_det.config.files import write_atomic
 from fusion_det.config.instantiate import TARGET, build
 from fusion_det.data.buckets import make_buckets
 from fusion_det.detector import Detector
-from fusion_det.errors import ConfigError
+from fusion_det.errors import ConfigError, FusionDetError
 from fusion_det.rehearsal import CannotRehearseError, Size, describe, looks_at_values, rehearse
 from fusion_det.structures import LevelSpec, check_levels
+
+logger = logging.getLogger(__name__)
 
 PARTS = ("backbone", "neck", "head")
 NO_WEIGHTS = {"pretrained": False, "weights": None}
@@ -80,9 +85,29 @@ def dry_run(cfg: Mapping[str, Any]) -> DryRun:
     lines.append(", ".join(f"{part} {sum(p.numel() for p in getattr(detector, part).parameters()):,}" for part in PARTS) + " parameters")
     plan, picture = getattr(detector.neck, "plan", None), None
     if plan is not None:
-        lines.insert(0, f"neck:\n{plan.draw()}")
-        picture = plan.draw_svg(operator=_short_name(cfg, "fusion"), block=_short_name(cfg, "block"))
+        operator, block = _short_name(cfg, "fusion"), _short_name(cfg, "block")
+        fuses = any(len(node.inputs) > 1 and not node.operator for node in plan.nodes)
+        chosen = f"fuse: {operator}" if fuses else "no node of this neck joins maps by fusion=, which has no effect"
+        lines[:0] = [f"neck:\n{plan.draw()}", f"{chosen}; block: {block}"]
+        picture = plan.draw_svg(operator=operator, block=block)
     return DryRun("\n".join(lines), picture, detector.neck.levels, sizes)  # type: ignore[arg-type]
+
+
+def describe_run(cfg: Mapping[str, Any], picture: Path | None) -> None:
+    """Log what :func:`dry_run` finds, and write the neck's plan to the file ``picture`` if there is one."""
+    found = dry_run(cfg)
+    logger.info("%s", found.text)
+    if picture is None:
+        return
+    if found.picture is None:
+        raise ConfigError("this neck has no plan to draw", where=str(picture), mend="use --dry-run without a file")
+    try:
+        write_atomic(picture, found.picture.encode())
+    except OSError as error:
+        raise FusionDetError(
+            f"cannot write: {error.strerror}", where=str(picture), mend="name a file in a folder that you may write to"
+        ) from error
+    logger.info("picture: %s", picture)
 
 
 def _on_meta(cfg: Mapping[str, Any]) -> Detector:

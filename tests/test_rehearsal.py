@@ -222,6 +222,38 @@ def test_a_dry_run_tells_levels_sizes_and_parameters():
     assert "WeightedFast" in found.picture
 
 
+def test_the_flag_shows_and_draws_without_data_or_run_folder(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO", logger="fusion_det")
+    assert main("train", [*SMALL, "neck=bifpn", f"--dry-run={tmp_path / 'neck.svg'}"]) == 0
+    shown = caplog.text
+    assert "T4_1 /16 <- fuse(C4, up T5_1) + block" in shown
+    assert "fuse: WeightedFast; block: Separable" in shown
+    assert "P3          8         8  8 x 8" in shown
+    assert (tmp_path / "neck.svg").read_text().startswith("<svg")
+    assert [path.name for path in tmp_path.iterdir()] == ["neck.svg"]
+
+
+@pytest.mark.parametrize(
+    ("tool", "words", "code", "expected"),
+    [
+        ("train", ["--dry-run", "neck=single", "neck.topology.stride=4"], 2, "stride 4 is not among"),
+        ("train", ["--dry-run=/proc/nowhere/neck.svg"], 1, "cannot write"),
+        ("train", ["--dry-run", "-m", "seed=0,1"], 2, "-m"),
+        ("evaluate", ["--dry-run"], 2, "tools/train.py has this flag"),
+    ],
+)
+def test_what_the_flag_refuses(tool, words, code, expected, capfd):
+    assert main(tool, words) == code
+    (line,) = capfd.readouterr().err.splitlines()
+    assert expected in line
+
+
+def test_a_fusion_that_nothing_uses_is_told():
+    assert "which has no effect" in dry_run(plain(*SMALL, "neck=single", "fusion=aff")).text
+    assert "which has no effect" not in dry_run(plain(*SMALL, "fusion=aff")).text
+
+
 def test_levels_that_are_smaller_than_their_stride_says_may_be():
     found = dry_run(plain(*SMALL, "neck=ssd", "neck.extra.unpadded=1", "neck.extra.count=2", "data.image_size=192"))
     assert found.sizes == [(24, 24), (12, 12), (6, 6), (3, 3), (1, 1)]

@@ -18,6 +18,7 @@ _WITH_VALUE = {
     "-c": "cfg", "--cfg": "cfg", "-cd": "config_dir", "--config-dir": "config_dir",
     "-cp": "config_path", "--config-path": "config_path", "--plugins": "plugins",
 }  # fmt: skip
+_DRY_RUN = "--dry-run"
 
 
 class Arguments(NamedTuple):
@@ -29,6 +30,8 @@ class Arguments(NamedTuple):
     config_dir: Path
     config_dirs: tuple[str, ...]
     plugins: str | None
+    picture: str | None = None
+    """File that ``--dry-run=FILE`` names."""
 
 
 def main(tool: str, argv: Sequence[str] | None = None) -> int:
@@ -70,6 +73,8 @@ def _main(tool: Tool, argv: Sequence[str]) -> int:
         return _print_version()
     if arguments.cfg is not None:
         return _print_config(tool, arguments)
+    if "dry_run" in arguments.switches:
+        return _dry_run(tool, arguments)
     if "multirun" in arguments.switches:
         return _multirun(tool, arguments)
     settings = load_settings(tool, arguments.overrides, arguments.config_dir, arguments.config_dirs)
@@ -109,11 +114,14 @@ def _parse(argv: Sequence[str]) -> Arguments:
     overrides: list[str] = []
     switches: set[str] = set()
     values: dict[str, list[str]] = {name: [] for name in _WITH_VALUE.values()}
-    rest = iter(argv)
+    picture, rest = None, iter(argv)
     for word in rest:
         flag, equals, value = word.partition("=")
         if word in _SWITCHES:
             switches.add(_SWITCHES[word])
+        elif flag == _DRY_RUN:
+            switches.add("dry_run")
+            picture = value or None
         elif flag in _WITH_VALUE:
             given = value if equals else next(rest, None)
             if given is None:
@@ -128,13 +136,14 @@ def _parse(argv: Sequence[str]) -> Arguments:
     if not config_dir.is_dir():
         raise ConfigError("no such folder", where=str(config_dir), mend="give --config-path an existing folder")
     plugins = ",".join(values["plugins"]) if values["plugins"] else None
-    return Arguments(overrides, switches, values["cfg"][-1] if values["cfg"] else None, config_dir, tuple(values["config_dir"]), plugins)
+    cfg = values["cfg"][-1] if values["cfg"] else None
+    return Arguments(overrides, switches, cfg, config_dir, tuple(values["config_dir"]), plugins, picture)
 
 
 def _unknown_flag(word: str) -> ConfigError:
     from fusion_det.config.suggest import nearest
 
-    close = nearest(word.partition("=")[0], [*_SWITCHES, *_WITH_VALUE])
+    close = nearest(word.partition("=")[0], [*_SWITCHES, *_WITH_VALUE, _DRY_RUN])
     return ConfigError("no such flag", where=word, mend=f"did you mean {close}?" if close else "see --help; values are given as key=value")
 
 
@@ -165,6 +174,19 @@ def _print_config(tool: Tool, arguments: Arguments) -> int:
     if composed.unknown or composed.faults:
         load_settings(tool, arguments.overrides, arguments.config_dir, arguments.config_dirs)
     raise_all(composed.faults)
+    return 0
+
+
+def _dry_run(tool: Tool, arguments: Arguments) -> int:
+    """Try everything that needs neither data nor weights, tell what would be trained, and stop."""
+    if not tool.dry_run:
+        raise ConfigError(f"{tool.name} has nothing to rehearse", where=_DRY_RUN, mend="tools/train.py has this flag")
+    if "multirun" in arguments.switches:
+        raise ConfigError("shows one run, not the combinations of -m", where=_DRY_RUN, mend="leave one of the two flags out")
+    settings = load_settings(tool, arguments.overrides, arguments.config_dir, arguments.config_dirs)
+    _start_logging()
+    module, _, function = tool.dry_run.partition(":")
+    getattr(importlib.import_module(module), function)(settings.plain(), Path(arguments.picture) if arguments.picture else None)
     return 0
 
 

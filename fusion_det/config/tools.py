@@ -22,6 +22,8 @@ class Tool(NamedTuple):
     """Arguments after the command, and what they do."""
     open_nodes: tuple[str, ...] = ()
     """Mappings that take further keys without Hydra's ``+``."""
+    dry_run: str = ""
+    """``module:function`` behind ``--dry-run``; takes the plain config and the file for the picture or ``None``."""
 
 
 TRAIN = Tool(
@@ -39,6 +41,7 @@ TRAIN = Tool(
         ("-m neck=none,fpn,bifpn seed=0,1,2", "nine runs, one after another"),
     ),
     ("eval.expect",),
+    "fusion_det.build:describe_run",
 )
 EVALUATE = Tool(
     "evaluate",

@@ -77,7 +77,7 @@ def stop_after(monkeypatch, step: int, number: int = signal.SIGTERM):
 
 def test_a_run_leaves_everything_that_is_promised(uninterrupted):
     folder, state = uninterrupted
-    records = ("config.yaml", "overrides.yaml", "environment.json", "metrics.jsonl", "results.json", "predictions.json")
+    records = ("config.yaml", "overrides.yaml", "environment.json", "metrics.jsonl", "results.json", "predictions.json", "neck.svg")
     for name in (*records, "last.pt", "best.pt"):
         assert (folder / name).is_file(), name
     assert list((folder / "tensorboard").iterdir())
