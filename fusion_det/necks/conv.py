@@ -56,10 +56,10 @@ def separable(
 
 
 def activate(kind: ActivationKind, *, inplace: bool) -> nn.Module:
-    """The activation of that name; ``leaky_relu`` has slope 0.1 (YOLO)."""
+    """The activation of that name; ``leaky_relu`` has slope 0.1 (YOLO). SiLU's gradient needs its input, so in place it would copy it."""
     made: nn.Module = nn.LeakyReLU(0.1) if kind == "leaky_relu" else make_activation(kind)
     if isinstance(made, nn.ReLU | nn.SiLU | nn.LeakyReLU):
-        made.inplace = inplace
+        made.inplace = inplace and not isinstance(made, nn.SiLU)
     return made
 
 

@@ -25,6 +25,7 @@ from fusion_det.necks.resample import Resize
 from fusion_det.necks.resample.aligned import Aligned
 from fusion_det.necks.resample.carafe import Carafe
 from fusion_det.necks.resample.deconv import Deconv
+from fusion_det.necks.resample.enlarge import enlarge
 from fusion_det.necks.resample.pool import Pool
 from fusion_det.necks.resample.projected import PatchConv, ProjectedUp
 from fusion_det.necks.resample.strided_conv import StridedConv
@@ -202,6 +203,18 @@ def test_l2norm_has_its_scale_as_norm_everywhere():
     assert made.out_channels == 6
     assert len(L2NormEntry(6, 6, project="if_needed")) == 1
     assert L2NormEntry(6, 4)(x).shape == (2, 4, 4, 5)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_enlarging_takes_a_gradient_that_was_cut_out_of_a_wider_one(mode, layout):
+    wide, results = torch.randn(2, 7, 6, 8).contiguous(memory_format=layout), []
+    for gradient in (wide[:, 2:6], wide[:, 2:6].contiguous()):
+        x = torch.randn(2, 4, 3, 4, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=layout).requires_grad_()
+        enlarge(x, (6, 8), mode).backward(gradient)
+        results.append(x.grad)
+    assert torch.allclose(*results, atol=1e-6)
+    assert all(found.is_contiguous(memory_format=layout) for found in results)
 
 
 def test_l2norm_and_its_projection_are_one_step_with_the_same_numbers():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from itertools import pairwise
+from typing import Any, Literal
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from fusion_det.layers import init_conv
 
@@ -51,7 +53,9 @@ class IRNN(nn.Module):
 def four_sweeps(x: Tensor, matrices: Tensor | None = None) -> list[Tensor]:
     """Sweeps to the right, left, down and up over [B, C, H, W]; ``matrices`` [4, C, C] in this order, ``None``: identity."""
     if matrices is None:
-        return [sweep(x, -1), sweep(x.flip(-1), -1).flip(-1), sweep(x, -2), sweep(x.flip(-2), -2).flip(-2)]
+        right, left = sweep(torch.cat([x, x.flip(-1)]), -1).chunk(2)
+        down, up = sweep(torch.cat([x, x.flip(-2)]), -2).chunk(2)
+        return [right, left.flip(-1), down, up.flip(-2)]
     right, left, down, up = matrices
     return [
         learned_sweep(x, -1, right),
@@ -73,10 +77,33 @@ def learned_sweep(x: Tensor, dim: int, matrix: Tensor) -> Tensor:
 
 
 def sweep(x: Tensor, dim: int) -> Tensor:
-    """``h_j = max(0, h_{j-1} + x_j)`` along ``dim``, started at 0, without a loop.
+    """``h_j = max(0, h_{j-1} + x_j)`` along ``dim``, started at 0; the sums are float32."""
+    return _Sweep.apply(x.float().movedim(dim, 0)).movedim(0, dim).to(x.dtype)
 
-    With S the running sum of x this is ``S_j - min(0, S_1, ..., S_j)`` (Lindley's recursion). Running sums want fp32.
-    """
-    total = x.float().cumsum(dim)
-    lowest = total.cummin(dim).values.clamp(max=0)
-    return (total - lowest).to(x.dtype)
+
+class _Sweep(torch.autograd.Function):
+    """The sweep along the first dimension, two small steps in place per row; by running sums and minima it takes five times as long."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        found = x.clone()
+        rows = found.unbind()
+        rows[0].relu_()
+        for before, row in pairwise(rows):
+            row.add_(before).relu_()
+        return found
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (found,) = ctx.saved_tensors
+        alive = (found > 0).to(gradient.dtype)
+        total = alive * gradient
+        rows, passes = total.unbind(), alive.unbind()
+        for j in range(len(rows) - 2, -1, -1):
+            rows[j].addcmul_(rows[j + 1], passes[j])
+        return total

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fusion_det.layers import full_precision, init_conv
 from fusion_det.necks.resample.deformable import modulated_deform_conv
+from fusion_det.necks.resample.enlarge import enlarge
 from fusion_det.necks.resample.project import Project, factor
 
 
@@ -43,7 +43,7 @@ class Aligned(nn.Module):
     def forward(self, x: Tensor, size: tuple[int, int], own: Tensor) -> Tensor:
         """Coarse map [B, C, H, W] and own map [B, C_out, *size] -> aligned map [B, C_out, *size]."""
         x = x if self.project is None else self.project(x)
-        x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+        x = enlarge(x, size, "bilinear")
         found = self.conv_offset_mask(self.offset(torch.cat([own, 2 * x], dim=1)))
         with full_precision(x):  # sampling positions need more than eight bits
             rows, columns, mask = found.float().chunk(3, dim=1)

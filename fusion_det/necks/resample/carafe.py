@@ -53,7 +53,19 @@ class Carafe(nn.Module):
         """Maps [B, C, H, W] and raw weights [B, k*k*r*r, H, W] -> [B, C, r*H, r*W]."""
         batch, channels, height, width = x.shape
         k, r = self.up_kernel, self.factor
-        weights = torch.softmax(encoded.view(batch, k * k, r, r, height, width), dim=1)  # the layout of pixel_shuffle
-        patches = F.unfold(x, k, padding=k // 2).view(batch, channels, k * k, height, width)
-        mixed = torch.einsum("bckhw,bkpqhw->bchpwq", patches, weights.to(patches.dtype))
-        return mixed.reshape(batch, channels, height * r, width * r)
+        weights = torch.softmax(encoded.view(batch, k * k, r, r, height, width), dim=1).to(x.dtype)  # the layout of pixel_shuffle
+        # A product for each row of the map: its r*r*W new pixels from the k*(W + k - 1) old ones around it. Most weights in it are zeros,
+        # and still it is far faster than gathering a window for each pixel.
+        across = weights.unflatten(1, (k, k)).permute(0, 5, 3, 4, 1, 6, 2)  # [B, H, r, r, k, W, k]
+        band = _skew(across).transpose(4, 5)  # [B, H, r, r, W, k, W + k - 1]
+        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, k // 2, k // 2, k // 2, k // 2))
+        around = torch.stack([padded[:, i : i + height] for i in range(k)], dim=2)  # [B, H, k, W + k - 1, C]
+        mixed = torch.bmm(band.flatten(5).flatten(2, 4).flatten(0, 1), around.flatten(2, 3).flatten(0, 1))
+        mixed = mixed.view(batch, height, r, r, width, channels).transpose(3, 4)
+        return mixed.reshape(batch, height * r, width * r, channels).permute(0, 3, 1, 2)
+
+
+def _skew(x: Tensor) -> Tensor:
+    """[..., W, k] -> [..., W, W + k - 1]: row i moved to the right by i, zeros elsewhere."""
+    width, k = x.shape[-2:]
+    return F.pad(x, (0, width)).flatten(-2)[..., : width * (width + k - 1)].unflatten(-1, (width, width + k - 1))

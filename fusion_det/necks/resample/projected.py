@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from fusion_det.layers import init_conv, make_norm
 from fusion_det.necks.conv import ConvUnit, activate
+from fusion_det.necks.resample.enlarge import enlarge
 from fusion_det.necks.resample.project import factor, match_size
 
 
@@ -39,8 +40,7 @@ class ProjectedUp(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """[B, C, H, W] -> [B, C_out, *size]."""
-        align = None if self.mode == "nearest" else False
-        return F.interpolate(self.project(x), size=size, mode=self.mode, align_corners=align)
+        return enlarge(self.project(x), size, self.mode)
 
 
 class PatchConv(nn.Module):

@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fusion_det.necks.resample.enlarge import enlarge
 from fusion_det.necks.resample.project import Project
 
 
@@ -40,5 +41,5 @@ class Resize(nn.Module):
         if not self.enlarges:
             return F.adaptive_max_pool2d(x, size) if self.down == "max" else F.adaptive_avg_pool2d(x, size)
         if self.up == "nearest" or (self.up == "nearest_if_whole" and size[0] % x.shape[-2] == size[1] % x.shape[-1] == 0):
-            return F.interpolate(x, size=size, mode="nearest")
-        return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+            return enlarge(x, size, "nearest")
+        return enlarge(x, size, "bilinear")
