@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fusion_det.heads.overlap import CHUNK_PAIRS
+from fusion_det.heads.overlap import chunk_size
 from fusion_det.structures import Targets
 
 
@@ -33,11 +33,9 @@ def assign_objects(index: Tensor, ignored: Tensor, targets: Targets) -> Assignme
 
 def inside_crowds(points: Tensor, targets: Targets) -> Tensor:
     """Which of ``points`` [A, 2] (x, y; network frame) lie inside a crowd region -> bool [B, A]."""
-    batch, objects = targets.labels.shape
-    chunk = max(1, CHUNK_PAIRS // max(1, batch * objects))
     box = targets.boxes[..., None, :]  # [B, G, 1, 4]
     parts = []
-    for part in points.split(chunk):
+    for part in points.split(chunk_size(targets.labels.numel(), points.device)):
         x, y = part[:, 0], part[:, 1]
         inside = (x > box[..., 0]) & (y > box[..., 1]) & (x < box[..., 2]) & (y < box[..., 3])  # [B, G, chunk]
         parts.append((inside & targets.crowd[..., None]).any(dim=1))

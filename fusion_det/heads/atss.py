@@ -8,10 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fusion_det.heads import overlap
 from fusion_det.heads.anchors import Anchors
 from fusion_det.heads.assignment import Assignment, assign_objects, inside_crowds
-from fusion_det.heads.overlap import aligned_ious
+from fusion_det.heads.overlap import aligned_ious, chunk_size
 from fusion_det.structures import Targets
 
 # A centre must lie so many pixels inside the box (the authors' code).
@@ -44,7 +43,7 @@ def _nearest(centres: Tensor, counts: tuple[int, ...], targets: Targets, nearest
     """Anchors [B, G, K] closest to each object's centre, ``nearest`` of each level (all, if it has fewer)."""
     batch = targets.labels.shape[0]
     parts = []
-    for boxes in targets.boxes.split(max(1, overlap.CHUNK_PAIRS // max(1, batch * len(centres))), dim=1):
+    for boxes in targets.boxes.split(chunk_size(batch * len(centres), centres.device), dim=1):
         middle = (boxes[..., :2] + boxes[..., 2:]) / 2
         x, y = middle[..., :1] - centres[:, 0], middle[..., 1:] - centres[:, 1]  # [B, chunk, A]
         distances = x.square_().add_(y.square_())

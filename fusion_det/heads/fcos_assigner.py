@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from fusion_det.heads.assignment import Assignment, assign_objects
+from fusion_det.heads.overlap import chunk_size
 from fusion_det.structures import Targets
-
-# Elements of the largest temporary [B, chunk, G, 4]: 2^25 floats are 128 MiB. Only pictures with thousands of boxes reach it.
-CHUNK_ELEMENTS = 2**25
 
 
 def assign_points(points: Tensor, strides: Tensor, low: Tensor, high: Tensor, targets: Targets, *, center_radius: float) -> Assignment:
@@ -22,8 +20,7 @@ def assign_points(points: Tensor, strides: Tensor, low: Tensor, high: Tensor, ta
     0 switches centre sampling off), and if the largest of its four distances lies in (``low``, ``high``) of its level.
     ``points`` [P, 2] xy; ``strides``, ``low``, ``high`` [P]; pixels of the network frame.
     """
-    batch, objects = targets.labels.shape
-    chunk = max(1, CHUNK_ELEMENTS // max(1, batch * objects * 4))
+    chunk = chunk_size(targets.labels.numel(), points.device)
     parts = [
         _assign_chunk(points[i : i + chunk], strides[i : i + chunk], low[i : i + chunk], high[i : i + chunk], targets, center_radius)
         for i in range(0, len(points), chunk)

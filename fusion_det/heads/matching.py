@@ -10,9 +10,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from fusion_det.heads import overlap
 from fusion_det.heads.assignment import Assignment, assign_objects
-from fusion_det.heads.overlap import box_area, pair_intersections, pair_ious
+from fusion_det.heads.overlap import box_area, chunk_size, pair_intersections, pair_ious
 from fusion_det.structures import Targets
 
 Rescue = Literal["none", "ties", "best"]
@@ -36,12 +35,12 @@ def match_anchors(
     ``anchors``: xyxy [A, 4], or [B, A, 4] if they differ between images (proposals). Anchors between the thresholds are ignored, and so is
     background of which more than the share ``crowd_overlap`` lies inside one crowd region. That is a share of the anchor's own area (IoF),
     as in COCO's evaluation: a large anchor around the whole region stays background. Pairs are visited in chunks of anchors, so that
-    temporary memory stays under about 130 MiB however many boxes there are.
+    temporary memory is bounded however many boxes there are: about 40 MiB on a CPU and eight times that elsewhere.
 
     Deviations from torchvision: an object that no anchor touches (one outside the picture) rescues no anchor, there every anchor; if two
     objects have the same best anchor (``rescue="best"``), the later one gets it, there (on GPUs) whichever is written last.
     """
-    chunks = anchors.split(max(1, overlap.CHUNK_PAIRS // max(1, targets.labels.numel())), dim=-2)
+    chunks = anchors.split(chunk_size(targets.labels.numel(), anchors.device), dim=-2)
     found = [_look(chunk, targets, crowd_overlap, keep=len(chunks) == 1) for chunk in chunks]
     best, slot, in_crowd = (torch.cat([getattr(f, name) for f in found], dim=1) for name in ("best", "slot", "in_crowd"))
     index = torch.where(best >= positive_overlap, slot, -1)

@@ -19,6 +19,12 @@ LEVELS = [LevelSpec(f"P{i}", CHANNELS, 2**i) for i in range(3, 8)]
 SHAPES = [(PICTURE // level.stride,) * 2 for level in LEVELS]
 
 
+class Stub(torch.nn.Module):
+    """What torchvision's models want for a backbone."""
+
+    out_channels = CHANNELS
+
+
 def options(group, name, **changes):
     """The keys of a YAML under ``configs``, with changes."""
     node = yaml.safe_load((CONFIGS / group / f"{name}.yaml").read_text())

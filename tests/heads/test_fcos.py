@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import head_cases
 import pytest
 import torch
 from torchvision.models.detection import fcos as reference
 from torchvision.models.detection.image_list import ImageList
 
-from fusion_det.heads import fcos_assigner
+from fusion_det.heads import overlap
 from fusion_det.heads.fcos import FCOS, centerness_targets
 from fusion_det.heads.fcos_assigner import assign_points
 from fusion_det.heads.points import grid_points
@@ -85,7 +86,7 @@ def test_chunks_change_nothing(monkeypatch):
     head = make_head()
     arguments = (*head._points(make_features()), make_targets([5, 3], crowds=[(0, 1)]))
     whole = assign_points(*arguments, center_radius=1.5)
-    monkeypatch.setattr(fcos_assigner, "CHUNK_ELEMENTS", 700)
+    monkeypatch.setattr(overlap, "CHUNK_PAIRS", 175)
     assert all(torch.equal(a, b) for a, b in zip(whole, assign_points(*arguments, center_radius=1.5), strict=True))
 
 
@@ -111,8 +112,8 @@ def test_centerness_of_known_points():
     assert torch.allclose(centerness_targets(points, boxes, torch.ones(1, 2, dtype=torch.bool)), expected)
 
 
-def copy_to_torchvision(ours: FCOS) -> reference.FCOSHead:
-    theirs = reference.FCOSHead(32, 1, 5, num_convs=2)
+def copy_to_torchvision(ours: FCOS, num_convs: int = 2) -> reference.FCOSHead:
+    theirs = reference.FCOSHead(32, 1, 5, num_convs=num_convs)
     theirs.classification_head.conv.load_state_dict(ours.class_tower.state_dict())
     theirs.classification_head.cls_logits.load_state_dict(ours.class_logits.state_dict())
     theirs.regression_head.conv.load_state_dict(ours.box_tower.state_dict())
@@ -147,6 +148,32 @@ def test_losses_and_outputs_equal_torchvision(counts):
     found = ours.losses(features, targets)
     for mine, name in (("loss_cls", "classification"), ("loss_box", "bbox_regression"), ("loss_centerness", "bbox_ctrness")):
         assert torch.allclose(found[mine], expected[name], rtol=1e-4, atol=1e-6), (mine, found[mine], expected[name])
+
+
+@torch.no_grad()
+def test_final_boxes_and_losses_of_twenty_random_batches_equal_torchvision():
+    torchvisions = {"distance": "relu", "box_weight": "uniform", "point_offset": 0.0, "score_threshold": 0.2}
+    levels = [level._replace(channels=32) for level in head_cases.LEVELS]  # torchvision has 32 groups
+    ours = head_cases.make_head("fcos", levels, **torchvisions).eval()
+    generator = torch.Generator().manual_seed(6)
+    for conv, std in ((ours.class_logits, 0.3), (ours.box_distances, 0.1), (ours.centerness, 0.2)):
+        conv.weight.copy_(torch.randn(conv.weight.shape, generator=generator) * std)
+    ours.box_distances.bias.fill_(2.0)
+    theirs = reference.FCOS(head_cases.Stub(), 5, head=copy_to_torchvision(ours, num_convs=4), score_thresh=0.2, nms_thresh=0.6).eval()
+    counts, found = [h * w for h, w in head_cases.SHAPES], []
+    for seed, objects in head_cases.random_batches():
+        features, targets = head_cases.make_features(seed=seed, levels=levels), head_cases.make_targets(objects, seed=seed)
+        outputs = theirs.head(features)
+        anchors = theirs.anchor_generator(head_cases.image_list(2), features)
+        losses, expected = ours.losses(features, targets), theirs.compute_loss(head_cases.as_torchvision(targets), outputs, anchors, counts)
+        for mine, name in (("loss_cls", "classification"), ("loss_box", "bbox_regression"), ("loss_centerness", "bbox_ctrness")):
+            assert torch.allclose(losses[mine], expected[name], rtol=1e-4, atol=1e-6), (seed, mine, losses[mine], expected[name])
+        split = {name: list(value.split(counts, dim=1)) for name, value in outputs.items()}
+        detections = theirs.postprocess_detections(split, [list(a.split(counts)) for a in anchors], [(128, 128)] * 2)
+        raw = ours.predict(features, torch.tensor([[128, 128]] * 2))
+        final = head_cases.suppress(raw, iou_threshold=0.6, max_detections=100)
+        found.append(head_cases.assert_same_detections(final, detections))
+    assert min(found) > 50
 
 
 @pytest.mark.parametrize("counts", [[0, 0], [3, 0]])

@@ -8,6 +8,7 @@ from head_cases import (
     CHANNELS,
     LEVELS,
     SHAPES,
+    Stub,
     as_torchvision,
     assert_same_detections,
     image_list,
@@ -22,10 +23,6 @@ from torchvision.models.detection import retinanet as reference
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from fusion_det.structures import LevelSpec
-
-
-class Stub(nn.Module):
-    out_channels = CHANNELS
 
 
 def spread(head):
