@@ -17,7 +17,7 @@ from fusion_det.config.tools import get_tool
 from fusion_det.necks.weight_maps import rename
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "parity.md").read_text()
-BUILD = re.compile(r"^Build: `([^`]+)` on C(\d) to C(\d)(?: of (\d+) channels each)?\.$", re.MULTILINE)
+BUILD = re.compile(r"^Build: `([^`]+)` on C(\d) to C(\d)(?: of ([\d, and]+) channels(?: each)?)?\.$", re.MULTILINE)
 ROW = re.compile(r"^\| `([^`]+)` \| (?:`([^`]+)`|left out) \|$", re.MULTILINE)
 
 
@@ -26,9 +26,11 @@ def read_page():
     found = {}
     for part in PAGE.split("\n### ")[1:]:
         if (line := BUILD.search(part)) is not None:
-            overrides, first, last, width = line.groups()
+            overrides, first, last, channels = line.groups()
             levels = [level for level in RESNET50 if int(first) <= int(level.name[1:]) <= int(last)]
-            levels = [level._replace(channels=int(width)) if width else level for level in levels]
+            widths = [int(width) for width in re.findall(r"\d+", channels or "")] or [level.channels for level in levels]
+            widths = widths * len(levels) if len(widths) == 1 else widths
+            levels = [level._replace(channels=width) for level, width in zip(levels, widths, strict=True)]
             found[part.partition("\n")[0]] = (overrides.split(), levels, ROW.findall(part))
     return found
 
