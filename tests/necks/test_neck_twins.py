@@ -210,6 +210,9 @@ def test_dilated_encoder_is_the_neck_of_yolof():
         x = x + y
     same(neck(maps), [x])
     assert [block.convs[1][0].dilation[0] for block in list(neck.context)[1:]] == [2, 4, 6, 8]
+    assert all(block.convs[i][0].bias is None for block in list(neck.context)[1:] for i in range(3))
+    neck, _ = prepare("dilated_encoder", channels=16, context__bias=True)
+    assert all(block.convs[i][0].bias is not None for block in list(neck.context)[1:] for i in range(3))
 
 
 def test_balanced_pyramid_gathers_refines_and_scatters():
