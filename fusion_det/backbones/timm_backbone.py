@@ -99,8 +99,9 @@ def _choose_indices(name: str, strides: Sequence[int]) -> tuple[int, ...]:
     if len(set(reductions)) == 1 and len(reductions) > 1:
         fault = f"{name} is a plain transformer: all its maps have stride {reductions[0]}, so there is no pyramid to fuse"
         raise ConfigError(fault, where="backbone.name", mend=choose)
-    if list(strides) != sorted(set(strides)):
-        raise ConfigError(f"strides {list(strides)} do not grow", where="backbone.strides", mend="list them fine to coarse, e.g. [8,16,32]")
+    if not strides or list(strides) != sorted(set(strides)):
+        fault = f"strides {list(strides)} do not grow" if strides else "a backbone without levels"
+        raise ConfigError(fault, where="backbone.strides", mend="list them fine to coarse, e.g. [8,16,32]")
     missing = [s for s in strides if s not in reductions]
     if missing:
         raise ConfigError(f"{name} has no stride {missing}", where="backbone.strides", mend=f"use strides out of {reductions}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from pydantic import NonNegativeInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,7 +26,7 @@ class ExtraLevels(nn.Module):
         in_channels: int,
         channels: int,
         *,
-        count: int = 0,
+        count: NonNegativeInt = 0,
         kind: Literal["maxpool", "conv_on_output", "conv_on_input", "conv_on_entry"] = "maxpool",
         relu: bool = True,
         norm: Literal["none", "bn", "gn"] = "none",
