@@ -208,13 +208,22 @@ def test_l2norm_has_its_scale_as_norm_everywhere():
 @pytest.mark.parametrize("mode", ["nearest", "bilinear"])
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 def test_enlarging_takes_a_gradient_that_was_cut_out_of_a_wider_one(mode, layout):
-    wide, results = torch.randn(2, 7, 6, 8).contiguous(memory_format=layout), []
-    for gradient in (wide[:, 2:6], wide[:, 2:6].contiguous()):
-        x = torch.randn(2, 4, 3, 4, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=layout).requires_grad_()
-        enlarge(x, (6, 8), mode).backward(gradient)
-        results.append(x.grad)
-    assert torch.allclose(*results, atol=1e-6)
-    assert all(found.is_contiguous(memory_format=layout) for found in results)
+    wide = torch.randn(1, 7, 6, 8).contiguous(memory_format=layout)
+    x = torch.randn(1, 4, 3, 4).contiguous(memory_format=layout).requires_grad_()
+    large = enlarge(x, (6, 8), mode)
+    assert torch.cat([large, large], dim=1).is_contiguous(memory_format=layout)
+    (found,) = torch.autograd.grad(large, x, wide[:, 2:6])
+    expected = F.interpolate(x, size=(6, 8), mode=mode, align_corners=None if mode == "nearest" else False)
+    assert torch.equal(large, expected)
+    assert torch.allclose(found, torch.autograd.grad(expected, x, wide[:, 2:6].contiguous())[0], atol=1e-6)
+    assert found.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_enlarging_can_be_differentiated_twice(mode):
+    x = torch.randn(1, 1, 2, 3, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: enlarge(x, (4, 5), mode), x)
+    assert torch.autograd.gradgradcheck(lambda x: enlarge(x, (4, 5), mode), x)
 
 
 def test_l2norm_and_its_projection_are_one_step_with_the_same_numbers():

@@ -8,28 +8,35 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+Mode = Literal["nearest", "bilinear"]
 
-def enlarge(x: Tensor, size: tuple[int, int], mode: Literal["nearest", "bilinear"]) -> Tensor:
+
+def enlarge(x: Tensor, size: tuple[int, int], mode: Mode) -> Tensor:
     """[B, C, H, W] -> [B, C, *size]; bilinear with ``align_corners=False``."""
-    return _DenseGradient.apply(F.interpolate(x, size=size, mode=mode, align_corners=None if mode == "nearest" else False))
+    return _Enlarge.apply(x, tuple(size), mode)
 
 
-class _DenseGradient(torch.autograd.Function):
-    """The map as it is, its gradient laid out as the map.
+class _Enlarge(torch.autograd.Function):
+    """Interpolation that lays its gradient out as its result.
 
-    The gradient of a concatenated channels_last map is cut out of a wider one. torch's interpolation kernels on the CPU would reorder it
-    to NCHW and go on so, seven times slower than after this copy.
+    The gradient of a concatenated channels_last map is cut out of a wider one. torch's kernels on the CPU would reorder it to NCHW and
+    go on so, seven times slower than after this copy.
     """
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x.view_as(x)
+    def forward(x: Tensor, size: tuple[int, int], mode: Mode) -> Tensor:
+        return F.interpolate(x, size=size, mode=mode, align_corners=None if mode == "nearest" else False)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, tuple[int, int], Mode], output: Tensor) -> None:
+        x, ctx.size, ctx.mode = inputs
+        ctx.shape = x.shape
         last = output.is_contiguous(memory_format=torch.channels_last) and not output.is_contiguous()
         ctx.layout = torch.channels_last if last else torch.contiguous_format
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient.contiguous(memory_format=ctx.layout)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        gradient = gradient.contiguous(memory_format=ctx.layout)
+        if ctx.mode == "nearest":
+            return torch.ops.aten.upsample_nearest2d_backward(gradient, ctx.size, ctx.shape), None, None
+        return torch.ops.aten.upsample_bilinear2d_backward(gradient, ctx.size, ctx.shape, False), None, None
