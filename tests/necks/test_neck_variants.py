@@ -144,3 +144,21 @@ def test_a_choice_in_another_order_of_inputs_is_the_same_choice():
     torch.testing.assert_close(ours([inputs[place] for place in order]), theirs(inputs), **TOLERANCE)
     with pytest.raises(ValueError, match=r"weight_levels has 3 inputs, expected an order of 0 to 2, got \[0, 1\]"):
         reorder_choice(state, "weight_levels", [0, 1])
+
+
+@pytest.mark.parametrize("norm", ["bn", "gn"])
+def test_fapn_with_norm_has_it_where_the_authors_have(norm):
+    levels = [LevelSpec("C4", 8, 16), LevelSpec("C5", 8, 32)]
+    keys = {"resample__up__norm": norm, "special_entries__deepest__norm": norm, "block__norm": norm}
+    neck, maps = prepare("fapn", levels, channels=8, **keys)
+    norms = {name for name, m in neck.named_modules() if isinstance(m, torch.nn.BatchNorm2d | torch.nn.GroupNorm)}
+    assert norms == {"entries.C5.1", "blocks.P4.1", "resamplers.C5_to_M4.offset_norm"}
+    aligned = neck.resamplers["C5_to_M4"]
+    torch.nn.init.normal_(aligned.conv_offset_mask.weight, std=0.5)
+    plain = neck(maps)[0]
+    seen = []
+    aligned.conv_offset_mask.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    own, coarse = neck.entries["C4"](maps[0]), F.interpolate(neck.entries["C5"](maps[1]), scale_factor=2, mode="bilinear")
+    assert torch.equal(neck(maps)[0], plain)
+    expected = aligned.offset_norm(aligned.offset(torch.cat([own, 2 * coarse], dim=1)))
+    torch.testing.assert_close(seen[0], expected, **TOLERANCE)
