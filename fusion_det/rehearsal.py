@@ -129,12 +129,16 @@ class _Rehearsal:
         """The refusal of a normalisation over a single value."""
         kind, plan = type(self.detector.get_submodule(path)).__name__, getattr(self.detector.neck, "plan", None)
         strides = plan.strides if plan is not None else {}
-        place = next((f" of {name} /{strides[name]}" for name in path.split(".") if name in strides), "")
-        what = f"{kind}{place} cannot normalise a map of 1 x 1: one value has no spread ({seen})"
-        coarsest = max([level.stride for level in self.detector.neck.levels] + list(strides.values()))  # type: ignore[union-attr]
-        choices = [f"data.image_size above {coarsest}", "fewer levels (neck.extra.count, neck.deeper.count)", "another norm"]
-        batch = ["loader.batch_size=2 or more"] if self.detector.training else []
-        return ConfigError(what, where=path, mend=f"choose {', '.join([*batch, *choices[:-1]])} or {choices[-1]}")
+        node = next((name for name in path.split(".") if name in strides), None)
+        pooled = node is not None and strides[node] < max(self.shape)
+        place = f" of {node} /{strides[node]}" if node is not None else ""
+        what = f"{kind}{place} cannot normalise a {'pooled map' if pooled else 'map'} of 1 x 1: one value has no spread ({seen})"
+        choices = ["loader.batch_size=2 or more"] if self.detector.training else []
+        if not pooled:
+            coarsest = max([level.stride for level in self.detector.neck.levels] + list(strides.values()))  # type: ignore[union-attr]
+            choices += [f"data.image_size above {coarsest}", "fewer levels (neck.extra.count, neck.deeper.count)"]
+        other = "another norm (running statistics, gn)" if pooled else "another norm"
+        return ConfigError(what, where=path, mend=f"choose {', '.join(choices)} or {other}" if choices else f"choose {other}")
 
 
 def _no_targets(batch: int) -> Targets:

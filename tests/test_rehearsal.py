@@ -146,6 +146,10 @@ def refusal(tmp_path, capfd):
             ["neck=bifpn", "loader.batch_size=1"],
             ["BatchNorm2d of T6_1 /64", "1 x 1", "batch size 1", "64 x 64", "loader.batch_size=2", "above 128"],
         ),
+        (
+            ["fusion=aff", "fusion.statistics=batch", "loader.batch_size=1"],
+            ["of M4 /16", "pooled map of 1 x 1", "loader.batch_size=2", "running"],
+        ),
         (["head.norm=gn", "neck.channels=32", "neck.extra.count=1"], ["head.box_tower.1: GroupNorm", "1 x 1", "batch size 1", "above 64"]),
         (["block=null"], ["block: the neck needs one", "block=OPTION"]),
         (["fusion=null"], ["fusion: the neck needs one", "fusion=OPTION"]),
