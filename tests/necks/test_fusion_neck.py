@@ -6,13 +6,15 @@ import importlib
 import inspect
 from functools import partial
 from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-import fusion_det.fusion as operators
+import fusion_det.fusion
+import fusion_det.necks.operators
 import fusion_det.necks.topologies as topologies
 from fusion_det.fusion.add import Add
 from fusion_det.fusion.operator import FusionOperator
@@ -35,7 +37,8 @@ def modules_of(package):
 
 OPERATORS = [
     cls
-    for module in modules_of(operators)
+    for package in (fusion_det.fusion, fusion_det.necks.operators)
+    for module in modules_of(package)
     for _, cls in inspect.getmembers(module, inspect.isclass)
     if issubclass(cls, FusionOperator) and cls is not FusionOperator and cls.__module__ == module.__name__
 ]
@@ -82,39 +85,83 @@ def test_folders_hold_what_the_issue_names():
     assert {"fpn", "identity", "single", "pafpn", "bifpn", "gather", "nasfpn", "fpg", "dense", "balanced", "progressive"} <= found
 
 
+def every_choice():
+    """(operator, {option: value}) for every value of every option with listed values that is not the default."""
+    for operator in OPERATORS:
+        for name, parameter in inspect.signature(operator).parameters.items():
+            hint = get_type_hints(operator.__init__).get(name)
+            values = get_args(hint) if get_origin(hint) is Literal else (False, True) if hint is bool else ()
+            yield from ((operator, {name: value}) for value in values if value != parameter.default)
+
+
+CHOICES = list(every_choice())
+
+
+def loss_of(outputs):
+    return sum(o.float().square().sum() for o in outputs)
+
+
 @pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("mode", ["train", "eval", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("mode", ["train", "eval"])
 @pytest.mark.parametrize("operator", OPERATORS, ids=lambda c: c.__name__)
 @pytest.mark.parametrize("topology", TOPOLOGIES, ids=lambda f: f.__name__)
-def test_contract(topology, operator, mode, batch):
+def test_contract(topology, operator, mode, precision, batch):
     torch.manual_seed(0)
-    neck = make_grid_neck(topology, operator).train(mode != "eval")
+    neck = make_grid_neck(topology, operator).train(mode == "train")
     maps = features(batch)
-    with torch.autocast("cpu", torch.bfloat16, enabled=mode == "bf16"):
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         outputs = neck(maps)
     assert [tuple(o.shape) for o in outputs] == [(batch, 8, -(-131 // s.stride), -(-203 // s.stride)) for s in neck.levels]
     assert all(torch.isfinite(o).all() for o in outputs)
-    sum(o.float().square().sum() for o in outputs).backward()
+    loss_of(outputs).backward()
     without = [name for name, p in neck.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not without, f"no gradient reaches {without}"
+    wild = [name for name, p in neck.named_parameters() if not torch.isfinite(p.grad).all()]
+    assert not wild, f"gradients of {wild} are not finite"
     used = set(neck.entries)
     assert all((m.grad is not None and bool(m.grad.abs().sum() > 0)) == (s.name in used) for m, s in zip(maps, LEVELS, strict=True))
 
 
 @pytest.mark.parametrize("operator", OPERATORS, ids=lambda c: c.__name__)
-def test_nodes_share_no_operator_and_the_state_round_trips(operator):
-    neck = make_neck(fpn, operator)
-    assert len({id(op) for op in neck.operators.values()}) == 2
-    other = make_neck(fpn, operator)
+@pytest.mark.parametrize("topology", TOPOLOGIES, ids=lambda f: f.__name__)
+def test_no_module_serves_two_places_and_the_state_round_trips(topology, operator):
+    neck, other = make_grid_neck(topology, operator).eval(), make_grid_neck(topology, operator).eval()
+    paths = [path for path, _ in neck.named_modules(remove_duplicate=False)]
+    assert len(paths) == len(set(neck.modules())), "a module is shared"
+    assert len(list(neck.named_parameters(remove_duplicate=False))) == len(list(neck.parameters())), "a parameter is shared"
+    assert set(neck.operators) == {node.name for node in neck.plan.nodes if len(node.inputs) > 1}
     other.load_state_dict(neck.state_dict())
     maps = features(1)
-    assert all(torch.equal(a, b) for a, b in zip(neck.eval()(maps), other.eval()(maps), strict=True))
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(neck(maps), other(maps), strict=True))
+
+
+@pytest.mark.parametrize(("operator", "options"), CHOICES, ids=lambda value: getattr(value, "__name__", None) or str(value))
+def test_every_choice_of_an_option_keeps_the_contract(operator, options):
+    torch.manual_seed(0)
+    neck = make_neck(fpn, partial(operator, **options)).train()
+    maps = features(2 if options == {"statistics": "batch"} else 1)  # the papers' BatchNorm on pooled maps has nothing to go by at batch 1
+    loss = loss_of(neck(maps))
+    for made in neck.operators.values():
+        made.reinforce(torch.tensor(1.0))
+        loss = loss + sum(made.auxiliary_losses().values())
+    loss.backward()
+    without = [name for name, p in neck.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert not without
+    assert all(m.grad.abs().sum() > 0 for m in maps)
+    assert all(torch.isfinite(o).all() for o in neck.eval()(maps))
 
 
 @pytest.mark.parametrize("operator", OPERATORS, ids=lambda c: c.__name__)
 def test_operators_work_on_roi_maps_and_refuse_single_inputs(operator):
+    torch.manual_seed(0)
     op = operator(8, 3)
-    assert op([torch.randn(5, 8, 7, 7) for _ in range(3)]).shape == (5, 8, 7, 7)
+    maps = [torch.randn(5, 8, 7, 7, requires_grad=True) for _ in range(3)]
+    fused = op(maps)
+    assert fused.shape == (5, getattr(op, "out_channels", 8), 7, 7)
+    fused.square().sum().backward()
+    assert all(m.grad.abs().sum() > 0 for m in maps)
     with pytest.raises(ValueError, match="expected 3 inputs, got 2"):
         op([torch.randn(1, 8, 7, 7)] * 2)
     with pytest.raises(ValueError, match="at least 2"):
