@@ -27,6 +27,7 @@ from fusion_det.engine.checkpoint import load_checkpoint, newest_good, save_chec
 from fusion_det.engine.device import choose_device, choose_precision, set_determinism
 from fusion_det.engine.fusion_log import FusionLog
 from fusion_det.engine.log_writers import RunLog
+from fusion_det.engine.memory import keep_freed_memory
 from fusion_det.engine.pictures import training_batch, validation_samples
 from fusion_det.engine.progress import Progress
 from fusion_det.engine.resume import check_same_run, initialise_from
@@ -50,6 +51,8 @@ def train(settings: TrainConfig, overrides: Sequence[str]) -> None:
     device = choose_device(settings.device)
     if settings.trainer.threads is not None:
         torch.set_num_threads(settings.trainer.threads)
+    if device.type == "cpu":
+        keep_freed_memory()
     set_determinism(settings.trainer.deterministic)
     rehearsed = dry_run(settings.plain())
     folder = make_run_folder(settings, overrides)
