@@ -11,6 +11,7 @@ def hardest(losses: Tensor, eligible: Tensor, count: Tensor) -> Tensor:
     """Mask [B, A] of the ``count`` [B] eligible anchors of each image with the highest loss; all eligible ones if there are fewer.
 
     ``losses`` [B, A] are non-negative, ``eligible`` bool [B, A]. A loss that is not a number counts as the highest, so it is not lost.
+    With random numbers as ``losses`` it is a random sample.
     """
     order = torch.where(eligible, losses, -1.0).argsort(dim=1, descending=True)
     ranks = torch.arange(losses.shape[1], device=losses.device).expand_as(order)

@@ -10,7 +10,10 @@ import torch
 from head_cases import CONFIGS, make_features, make_head, make_targets
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fusion_det.errors import FusionDetError
+from fusion_det.build import dry_run
+from fusion_det.config.cli import load_settings
+from fusion_det.config.tools import default_config_dir, get_tool
+from fusion_det.errors import ConfigError, FusionDetError
 from fusion_det.structures import LevelSpec, RawDetections, Targets
 
 HEADS = sorted(file.stem for file in (CONFIGS / "head").glob("*.yaml"))
@@ -218,3 +221,29 @@ def test_what_cannot_be_built_is_refused_in_one_line(name):
 def test_maps_of_other_levels_are_refused(name):
     with pytest.raises(ValueError, match=r"levels|shorter|longer"):
         head_of(name).losses(features_of()[:-1], BATCHES["objects"])
+
+
+def settings_of(*words):
+    return load_settings(get_tool("train"), list(words), default_config_dir()).plain()
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_goes_with_a_neck_of_as_many_levels(name):
+    neck = ["neck=fpn", "neck.channels=64", "neck.extra.count=3"] if name == "ssd" else []
+    found = dry_run(settings_of(f"head={name}", *neck))
+    assert found.sizes is not None  # it was run, not only built
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["head=ssd"], r"one entry of min_sizes for each of the 3 levels \['P3', 'P4', 'P5'\], got 6; .* head=ssd_small"),
+        (["head=retinanet", "head.anchor_sizes=[[32],[64]]"], r"anchor_sizes for the 3 levels .* got \[\[32\], \[64\]\]"),
+        (["head=ssd_small", "head.steps=[8,16,200]"], "step 200 of P5 does not go with the level's stride 32"),
+    ],
+)
+def test_what_does_not_fit_the_neck_is_one_line_before_any_data(words, message):
+    with pytest.raises(ConfigError, match=message) as refused:
+        dry_run(settings_of(*words))
+    assert refused.value.where == "head"
+    assert len(refused.value.lines) == 1
