@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fusion_det.config.cli import load_settings
 from fusion_det.config.instantiate import build
 from fusion_det.config.tools import default_config_dir, get_tool
+from fusion_det.engine.memory import keep_freed_memory
 from fusion_det.structures import LevelSpec
 
 RESNET50 = {f"C{i}": LevelSpec(f"C{i}", 64 << i, 1 << i) for i in (2, 3, 4, 5)}
@@ -185,6 +186,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    keep_freed_memory()  # as training does
     lines = head(arguments)
     print("\n".join(lines), flush=True)
     for name in arguments.necks:

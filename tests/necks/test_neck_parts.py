@@ -14,7 +14,7 @@ from fusion_det.necks.blocks.csp import CSP
 from fusion_det.necks.blocks.rep_csp import RepCSP
 from fusion_det.necks.blocks.separable import Separable
 from fusion_det.necks.entry.l2norm import L2NormEntry
-from fusion_det.necks.entry.lrn import ConvLRN
+from fusion_det.necks.entry.lrn import ConvLRN, local_response_norm
 from fusion_det.necks.entry.selection import FeatureSelection
 from fusion_det.necks.extra import ExtraLevels
 from fusion_det.necks.extra.pooled import PooledLevels
@@ -244,6 +244,17 @@ def test_lrn_entry_divides_by_the_neighbouring_channels():
     y = made.conv(x)
     squares = F.pad(y**2, (0, 0, 0, 0, 1, 1)).unfold(1, 3, 1).sum(-1)
     assert torch.allclose(made(x), y / (1 + squares).sqrt(), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 4, 5])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_local_response_norm_is_torchs(size, layout):
+    x = (30 * torch.randn(2, 9, 3, 4)).contiguous(memory_format=layout).requires_grad_()
+    found, expected = local_response_norm(x, size, 0.01, 0.75), F.local_response_norm(x, size, 0.01, 0.75)
+    assert torch.allclose(found, expected, rtol=1e-5)
+    gradient = torch.randn_like(found)
+    assert torch.allclose(torch.autograd.grad(found, x, gradient)[0], torch.autograd.grad(expected, x, gradient)[0], rtol=1e-4, atol=1e-6)
+    assert found.is_contiguous(memory_format=layout)
 
 
 def test_selection_adds_a_gated_copy():
