@@ -86,7 +86,7 @@ class _Rehearsal:
     def _check(self, owner: str, levels: Sequence[LevelSpec], maps: Any, approximate: Sequence[str] = ()) -> None:
         """``approximate``: names of levels whose stride says no more than "about"."""
         names, pictures = [level.name for level in levels], "{} x {}".format(*self.shape)
-        mend = f"make forward() and levels of this {owner} agree"
+        mend = f"make forward() and levels of this {owner} agree, or choose another one"
         if not isinstance(maps, list | tuple) or not all(isinstance(m, Tensor) and m.dim() == 4 for m in maps):
             raise ConfigError(f"expected a list of maps [B, C, H, W], got {type(maps).__name__}", where=owner, mend=mend)
         if len(maps) != len(levels):

@@ -106,7 +106,8 @@ def _choose_indices(name: str, strides: Sequence[int]) -> tuple[int, ...]:
     if missing:
         raise ConfigError(f"{name} has no stride {missing}", where="backbone.strides", mend=f"use strides out of {reductions}")
     try:
-        model(torch.empty(1, 3, 256, 320, device="meta"))
+        model.eval()(torch.empty(1, 3, 256, 320, device="meta"))
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"{name} does not take pictures of any size: {error}", where="backbone.name", mend=choose) from error
-    return tuple(reductions.index(s) for s in strides)
+    # Some families (DLA, TResNet) leave out their first map by default, so the positions here are not timm's indices.
+    return tuple(model.feature_info.out_indices[reductions.index(s)] for s in strides)

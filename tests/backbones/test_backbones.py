@@ -38,6 +38,17 @@ def test_strides_choose_the_levels():
     assert [tuple(m.shape[-2:]) for m in backbone(torch.randn(1, 3, 64, 96))] == [(16, 24), (4, 6)]
 
 
+# DLA and TResNet leave out their first map by default; ResNeSt has BatchNorm on pooled maps, which one picture cannot train.
+@pytest.mark.parametrize("name", ["dla34", "tresnet_m", "resnest14d"])
+def test_levels_tell_the_truth_where_families_count_their_maps_differently(name):
+    with torch.device("meta"):
+        backbone = make(name).eval()
+        maps = backbone(torch.empty(1, 3, 96, 160))
+    found = [tuple(m.shape) for m in maps]
+    assert found == [(1, level.channels, 96 // level.stride, 160 // level.stride) for level in backbone.levels]
+    assert [level.stride for level in backbone.levels] == [8, 16, 32]
+
+
 @pytest.mark.parametrize("name", ["resnet10t", "convnext_atto", "tf_efficientnet_lite0"])
 def test_frozen_stages_have_no_gradient_and_keep_their_statistics(name):
     torch.manual_seed(0)
