@@ -14,18 +14,27 @@ from fusion_det.errors import CheckpointError, ConfigError
 KEY = "backbone.weights"
 
 
-def load_state_file(net: nn.Module, file: str, *, optional: Callable[[str], bool], ignored: Callable[[str], bool]) -> None:
+def load_state_file(
+    net: nn.Module,
+    file: str,
+    *,
+    optional: Callable[[str], bool],
+    ignored: Callable[[str], bool],
+    network: str = "a ResNet with the same block, depths and widths",
+    adapt: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict,
+) -> None:
     """Copy the tensors of ``file`` into ``net``; all or none.
 
     ``optional``: names of ``net`` that keep their initial values if the file has none; ``ignored``: names in the file that ``net`` needs
-    not have. ``ConfigError`` for a file that is not there, ``CheckpointError`` for one that is damaged or does not fit.
+    not have. ``network``: what the file should be of, for messages; ``adapt`` brings its names and shapes to ours. ``ConfigError`` for a
+    file that is not there, ``CheckpointError`` for one that is damaged or does not fit.
     """
     path = Path(file).expanduser()
     where = f"{KEY}={path}"
     if not path.is_file():
         raise ConfigError(f"no such file {str(path)!r}", where=KEY, mend=f"give a file of weights, or train from scratch with {KEY}=null")
-    mend = f"use a state dict of a ResNet with the same block, depths and widths, or {KEY}=null"
-    found, wanted = _read(path, where, mend), net.state_dict()
+    mend = f"use a state dict of {network}, or {KEY}=null"
+    found, wanted = adapt(read_tensors(path, where, mend)), net.state_dict()
     used = {name: value for name, value in found.items() if name in wanted}
     faults = _tell("lacks", [name for name in wanted.keys() - used.keys() if not (optional(name) or name.endswith("num_batches_tracked"))])
     faults += _tell("has besides", [name for name in found.keys() - used.keys() if not ignored(name)])
@@ -36,7 +45,8 @@ def load_state_file(net: nn.Module, file: str, *, optional: Callable[[str], bool
     net.load_state_dict(wanted | used)
 
 
-def _read(path: Path, where: str, mend: str) -> dict[str, Tensor]:
+def read_tensors(path: Path, where: str, mend: str) -> dict[str, Tensor]:
+    """The names and tensors of a plain state dict, on the CPU; nothing else is ever read from a file. ``CheckpointError`` otherwise."""
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises errors of many kinds for damaged and foreign files, none of them a common base
