@@ -185,3 +185,14 @@ def test_background_whose_centre_is_in_a_crowd_is_ignored():
     assert torch.equal(found.ignored[1], ((centres > box[:2]) & (centres < box[2:])).all(dim=1))
     assert found.ignored[1].any()
     assert not found.ignored[0].any()
+
+
+def test_targets_made_of_predictions_are_not_taught():
+    """The quality is no way for the class loss to move boxes, and the weights are none for the box losses to move classes."""
+    head = make_head("gfl")
+    losses = head.losses(make_features(), make_targets([6, 3], seed=2))
+    box_parts, class_parts = [head.box_bins.weight, head.scales[0].scale], [head.class_logits.weight]
+    assert torch.autograd.grad(losses["loss_cls"], box_parts, retain_graph=True, allow_unused=True) == (None, None)
+    for name in ("loss_box", "loss_distribution"):
+        assert torch.autograd.grad(losses[name], class_parts, retain_graph=True, allow_unused=True) == (None,)
+        assert torch.autograd.grad(losses[name], box_parts, retain_graph=True)[0].any()

@@ -49,11 +49,19 @@ def whole_picture():
     return targets
 
 
+def everything_ignored():
+    """A crowd region far beyond the picture on every side, and nothing else."""
+    targets = targets_of([1, 1], crowds=[(0, 0), (1, 0)])
+    targets.boxes[:, 0] = torch.tensor([-2000.0, -2000.0, 2000.0, 2000.0])
+    return targets
+
+
 BATCHES = {
     "objects": targets_of([5, 2]),
     "empty": targets_of([0, 0]),
     "one_empty": targets_of([3, 0]),
     "all_crowd": targets_of([3, 4], crowds=[(i, j) for i in range(2) for j in range(4) if (i, j) != (0, 3)]),
+    "all_ignored": everything_ignored(),
     "one_pixel": one_pixel_boxes(),
     "whole_picture": whole_picture(),
 }
@@ -79,6 +87,29 @@ def test_objects_teach_boxes_and_empty_pictures_do_not(name):
         assert (losses["loss_box"] > 0) == taught
         losses["loss_box"].backward()
         assert any(bool(p.grad.any()) for p in head.parameters() if p.grad is not None) == taught
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_where_all_is_ignored_nothing_is_taught(name):
+    head = head_of(name)
+    losses = head.losses(features_of(), BATCHES["all_ignored"])
+    assert sum(losses.values()) == 0
+    sum(losses.values()).backward()
+    assert not any(p.grad.any() for p in head.parameters())
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_losses_repeat_bit_for_bit_in_deterministic_mode(name):
+    head, found = head_of(name), []
+    torch.use_deterministic_algorithms(True)
+    try:
+        for _ in range(2):
+            head.zero_grad()
+            sum(head.losses(features_of(), BATCHES["objects"]).values()).backward()
+            found.append([p.grad for p in head.parameters()])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("batch", ["objects", "one_pixel", "empty"])
