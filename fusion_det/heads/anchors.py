@@ -36,9 +36,8 @@ class Anchors(NamedTuple):
 class AnchorGrid(nn.Module):
     """Repeats ``cells[i]``, the boxes around a cell's centre (xyxy relative to it, in pixels), over the map of level i.
 
-    ``strides``: distance of two cells per level, in pixels; ``offset``: the centre's place in its cell, in strides. ``clip_to``: height and
-    width of the square to which boxes are clipped, ``None`` for not at all. Grids are cached per map shapes and device: a step without a
-    new shape launches nothing and never makes the host wait.
+    ``strides``: distance of two cells per level, in pixels; ``offset``: the centre's place in its cell, in strides. Grids are cached per
+    map shapes and device: a step without a new shape launches nothing and never makes the host wait.
     """
 
     def __init__(
@@ -48,12 +47,11 @@ class AnchorGrid(nn.Module):
         *,
         offset: float,
         cell_stride: CellStride = "level",
-        clip_to: float | None = None,
     ) -> None:
         super().__init__()
         if len(cells) != len(strides):
             raise ValueError(f"anchors: expected shapes for {len(strides)} levels, got them for {len(cells)}")
-        self.strides, self.offset, self.cell_stride, self.clip_to = tuple(strides), offset, cell_stride, clip_to
+        self.strides, self.offset, self.cell_stride = tuple(strides), offset, cell_stride
         self.per_cell = [len(level) for level in cells]
         for i, level in enumerate(cells):
             self.register_buffer(f"cell_{i}", torch.tensor(level, dtype=torch.float32), persistent=False)
@@ -74,26 +72,28 @@ class AnchorGrid(nn.Module):
         return self.cache[key]
 
     def _make(self, shapes: Sequence[Shape]) -> Anchors:
-        boxes, levels = [], []
-        for i, (height, width) in enumerate(shapes):
-            cell: Tensor = getattr(self, f"cell_{i}")
-            vertical, horizontal = self._steps(i, shapes)
-            y = (torch.arange(height, device=cell.device, dtype=torch.float32) + self.offset) * vertical
-            x = (torch.arange(width, device=cell.device, dtype=torch.float32) + self.offset) * horizontal
-            yy, xx = torch.meshgrid(y, x, indexing="ij")
-            centres = torch.stack([xx, yy, xx, yy], dim=-1).reshape(-1, 1, 4)
-            boxes.append((centres + cell).reshape(-1, 4))
-            levels.append(torch.full((boxes[-1].shape[0],), i, device=cell.device, dtype=torch.int64))
-        every = torch.cat(boxes)
-        if self.clip_to is not None:
-            every = every.clamp(min=0, max=self.clip_to)
-        return Anchors(every, torch.cat(levels), tuple(len(level) for level in levels))
+        boxes = [self.place(i, shapes) for i in range(len(shapes))]
+        levels = [torch.full(level.shape[:1], i, device=level.device, dtype=torch.int64) for i, level in enumerate(boxes)]
+        return Anchors(torch.cat(boxes), torch.cat(levels), tuple(len(level) for level in levels))
+
+    def place(self, level: int, shapes: Sequence[Shape]) -> Tensor:
+        """Boxes [A_i, 4] of one level in pixels."""
+        cell: Tensor = getattr(self, f"cell_{level}")
+        vertical, horizontal = self._steps(level, shapes)
+        y, x = (torch.arange(size, device=cell.device, dtype=torch.float32) + self.offset for size in shapes[level])
+        return repeat_cell(y * vertical, x * horizontal, cell)
 
     def _steps(self, level: int, shapes: Sequence[Shape]) -> tuple[float, float]:
         if self.cell_stride == "level":
             return self.strides[level], self.strides[level]
         (finest_height, finest_width), (height, width) = shapes[0], shapes[level]
         return finest_height * self.strides[0] // height, finest_width * self.strides[0] // width
+
+
+def repeat_cell(y: Tensor, x: Tensor, cell: Tensor) -> Tensor:
+    """Boxes ``cell`` [S, 4] around every point of rows ``y`` [H] and columns ``x`` [W] -> [H * W * S, 4]."""
+    yy, xx = torch.meshgrid(y, x, indexing="ij")
+    return (torch.stack([xx, yy, xx, yy], dim=-1).reshape(-1, 1, 4) + cell).reshape(-1, 4)
 
 
 def anchor_cells(sizes: Sequence[Sequence[float]], aspect_ratios: Sequence[float], *, whole_pixels: bool) -> list[list[list[float]]]:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from fusion_det.heads.anchors import Anchors
 from fusion_det.heads.assignment import Assignment
 from fusion_det.heads.box_coder import BoxCoder
-from fusion_det.heads.default_boxes import make_default_boxes
+from fusion_det.heads.default_boxes import DefaultBoxes
 from fusion_det.heads.dense import check_head, choose_per_class, flatten_anchors
 from fusion_det.heads.matching import match_anchors
 from fusion_det.heads.sampling import hardest
@@ -57,7 +57,7 @@ class SSD(nn.Module):
     ) -> None:
         super().__init__()
         self.levels = check_head(levels, num_classes, owner="head ssd")
-        self.anchors = make_default_boxes(
+        self.anchors = DefaultBoxes(
             self.levels, min_sizes=min_sizes, max_sizes=max_sizes, steps=steps, aspect_ratios=aspect_ratios,
             scale=scale, clip=clip, picture_size=picture_size,
         )  # fmt: skip

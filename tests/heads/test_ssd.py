@@ -67,12 +67,9 @@ def targets_of(counts, seed, **changes):
 
 
 @torch.no_grad()
-def test_twenty_random_batches_equal_torchvision(monkeypatch):
+def test_twenty_random_batches_equal_torchvision():
     ours = ssd300(clip="size").eval()
     theirs = torchvision_twin(ours)
-    # An object inside two priors overlaps both equally, and the last bit of the priors decides: both get the same bits.
-    priors = theirs.anchor_generator(image_list(1, 300), features_of(0, batch=1))[0]
-    monkeypatch.setattr(ours.anchors, "_make", lambda shapes, own=ours.anchors._make: own(shapes)._replace(boxes=priors))
     found = 0
     for seed, counts in random_batches():
         features, targets = features_of(seed), targets_of(counts, seed)
@@ -113,7 +110,8 @@ def test_ssd300_has_8732_priors_in_the_official_order():
 def test_priors_equal_torchvision(clip):
     maps = [torch.zeros(1, 1, *shape) for shape in SSD300_SHAPES]
     theirs = generator(clip)(image_list(1, 300), maps)[0]
-    assert torch.allclose(ssd300(clip="size" if clip else "none").anchors(SSD300_SHAPES).boxes, theirs, atol=1e-4)
+    # To the last bit: it decides which of two priors that overlap a small object equally learns it.
+    assert torch.equal(ssd300(clip="size" if clip else "none").anchors(SSD300_SHAPES).boxes, theirs)
 
 
 def test_clipped_corners_stay_in_the_picture():
