@@ -16,7 +16,7 @@ from torch import Tensor
 from fusion_det.build import build_detector
 from fusion_det.config.files import write_json
 from fusion_det.data.augment import evaluation_view
-from fusion_det.data.buckets import assign, make_buckets
+from fusion_det.data.buckets import assign, make_buckets, resized
 from fusion_det.data.images import read_image
 from fusion_det.engine.checkpoint import load_checkpoint
 from fusion_det.engine.device import autocast, choose_device, choose_precision
@@ -51,29 +51,23 @@ class Prediction:
     """Class names of the detections."""
     levels: tuple[str, ...]
     """Pyramid level that fired, by name."""
+    sources: tuple[int, ...]
+    """Where each came from: index into the predictor's ``source_names``; 0 for a single detector."""
 
 
-class LoadedDetector:
-    """A detector with its classes. ``model`` is in evaluation mode on ``device``."""
+class PicturePredictor:
+    """Pictures of any size in, :class:`Prediction` out; who inherits from it gives the attributes and :meth:`detect`."""
 
-    def __init__(self, state: dict[str, Any], *, device: torch.device, use_ema: bool, where: str) -> None:
-        self.config: dict[str, Any] = state["config"]
-        self.class_names: tuple[str, ...] = tuple(state["class_names"])
-        self.category_ids: tuple[int, ...] = tuple(state["category_ids"])
-        self.image_size: int = state["image_size"]
-        self.model = build_detector(self.config, len(self.class_names), seed=self.config["seed"], load_pretrained=False)
-        weights = state["ema"] if use_ema and state["ema"] is not None else state["model"]
-        try:
-            self.model.load_state_dict(weights)
-        except RuntimeError as error:
-            first = str(error).strip().splitlines()[-1].strip()
-            fault = f"its weights do not fit its own config: {first}"
-            raise CheckpointError(fault, where=where, mend="use the version it was made with") from error
-        self.model.to(device).eval()
-        if self.config["trainer"]["channels_last"]:
-            self.model.channels_last()
-        self.device, self.precision = device, choose_precision(self.config["trainer"]["precision"], device)
-        self.level_names = tuple(level.name for level in self.model.head.levels)  # type: ignore[union-attr]
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    level_names: tuple[str, ...]
+    source_names: tuple[str, ...]
+    image_sizes: tuple[int, ...]
+    """Long sides that pictures are resized to; :meth:`detect` takes one batch of the same pictures for each."""
+
+    def detect(self, *batches: ImageBatch) -> Detections:
+        """Final detections of prepared batches, original frame, on the host."""
+        raise NotImplementedError
 
     def predict(self, images: Picture | Sequence[Picture], *, score_threshold: float = 0.3, batch_size: int = 8) -> list[Prediction]:
         """Detections of each picture.
@@ -91,21 +85,16 @@ class LoadedDetector:
     def _predict_batch(self, pictures: list[Tensor], score_threshold: float) -> list[Prediction]:
         """Pictures of one call may fall into several buckets; each bucket is one forward pass."""
         sizes = np.array([tuple(p.shape[-2:]) for p in pictures])
-        buckets = make_buckets(self.image_size)
-        chosen = assign(sizes, buckets)
+        shapes = make_buckets(self.image_sizes[0])
+        chosen = assign(sizes, shapes)
         out: list[Prediction | None] = [None] * len(pictures)
         for bucket in sorted(set(chosen.tolist())):
             members = np.flatnonzero(chosen == bucket).tolist()
-            detections = self.detect(batch_of([pictures[i] for i in members], buckets[bucket]))
+            given = [pictures[i] for i in members]
+            detections = self.detect(*(batch_of(given, resized(shapes, size)[bucket]) for size in self.image_sizes))
             for i, prediction in zip(members, self._unpack(detections, score_threshold), strict=True):
                 out[i] = prediction
         return [p for p in out if p is not None]
-
-    @torch.inference_mode()
-    def detect(self, images: ImageBatch) -> Detections:
-        """Final detections of one prepared batch, original frame, on the host."""
-        with autocast(self.device, self.precision):
-            return self.model.predict(images.to(self.device)).to("cpu")
 
     def _unpack(self, detections: Detections, score_threshold: float) -> Iterator[Prediction]:
         for i in range(len(detections.valid)):
@@ -118,7 +107,38 @@ class LoadedDetector:
                 category_ids=tuple(self.category_ids[k] for k in labels.tolist()),
                 names=tuple(self.class_names[k] for k in labels.tolist()),
                 levels=tuple(self.level_names[k] for k in detections.levels[i][keep].tolist()),
+                sources=tuple(detections.sources[i][keep].tolist()),
             )
+
+
+class LoadedDetector(PicturePredictor):
+    """A detector with its classes. ``model`` is in evaluation mode on ``device``."""
+
+    def __init__(self, state: dict[str, Any], *, device: torch.device, use_ema: bool, where: str) -> None:
+        self.config: dict[str, Any] = state["config"]
+        self.class_names: tuple[str, ...] = tuple(state["class_names"])
+        self.category_ids: tuple[int, ...] = tuple(state["category_ids"])
+        self.image_size: int = state["image_size"]
+        self.image_sizes, self.where, self.source_names = (self.image_size,), where, (where,)
+        self.model = build_detector(self.config, len(self.class_names), seed=self.config["seed"], load_pretrained=False)
+        weights = state["ema"] if use_ema and state["ema"] is not None else state["model"]
+        try:
+            self.model.load_state_dict(weights)
+        except RuntimeError as error:
+            first = str(error).strip().splitlines()[-1].strip()
+            fault = f"its weights do not fit its own config: {first}"
+            raise CheckpointError(fault, where=where, mend="use the version it was made with") from error
+        self.model.to(device).eval()
+        if self.config["trainer"]["channels_last"]:
+            self.model.channels_last()
+        self.device, self.precision = device, choose_precision(self.config["trainer"]["precision"], device)
+        self.level_names = tuple(level.name for level in self.model.head.levels)  # type: ignore[union-attr]
+
+    @torch.inference_mode()
+    def detect(self, *batches: ImageBatch) -> Detections:
+        (images,) = batches
+        with autocast(self.device, self.precision):
+            return self.model.predict(images.to(self.device)).to("cpu")
 
 
 def load(path: str | Path, *, device: str = "auto", use_ema: bool = True) -> LoadedDetector:
@@ -163,7 +183,17 @@ def predict_files(settings: PredictConfig) -> None:
     A picture that cannot be read is named and skipped; the others are done first, then the faults are raised.
     """
     paths = find_pictures(Path(settings.source).expanduser())
-    detector = load(settings.checkpoint, device=settings.device, use_ema=settings.use_ema)
+    from fusion_det.ensemble import load_ensemble  # it builds on this module
+
+    detector = load_ensemble(
+        settings.checkpoint,
+        device=settings.device,
+        use_ema=settings.use_ema,
+        scales=settings.tta.scales,
+        flip=settings.tta.flip,
+        late_fusion=settings.late_fusion,
+        weights=settings.weights,
+    )
     output = Path(settings.output)
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -187,7 +217,8 @@ def predict_files(settings: PredictConfig) -> None:
             if settings.draw:
                 drawn = draw_boxes(picture, prediction.boxes, prediction.labels, detector.class_names, scores=prediction.scores)
                 save_png(output / f"{path.stem}.png", drawn)
-    write_json(output / "predictions.json", {"checkpoint": settings.checkpoint, "pictures": records})
+    content = {"checkpoint": settings.checkpoint, "sources": detector.source_names, "pictures": records}
+    write_json(output / "predictions.json", content)
     files = "predictions.json and drawn pictures" if settings.draw else "predictions.json"
     logger.info("%d detections in %d pictures; in %s: %s", count, len(records), output, files)
     raise_all(faults)
@@ -209,13 +240,14 @@ def as_record(name: str, picture: Tensor, prediction: Prediction) -> dict[str, A
     """One picture of ``predictions.json``: COCO's xywh boxes in pixels of the picture, original category ids."""
     xyxy = prediction.boxes
     xywh = torch.cat([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], dim=1)
-    rows = zip(prediction.category_ids, prediction.names, xywh.tolist(), prediction.scores.tolist(), prediction.levels, strict=True)
+    origins = zip(prediction.levels, prediction.sources, strict=True)
+    rows = zip(prediction.category_ids, prediction.names, xywh.tolist(), prediction.scores.tolist(), origins, strict=True)
     return {
         "file_name": name,
         "width": picture.shape[2],
         "height": picture.shape[1],
         "detections": [
-            {"category_id": c, "category": n, "bbox": [round(v, 2) for v in box], "score": round(s, 5), "level": level}
-            for c, n, box, s, level in rows
+            {"category_id": c, "category": n, "bbox": [round(v, 2) for v in box], "score": round(s, 5), "level": level, "source": source}
+            for c, n, box, s, (level, source) in rows
         ],
     }

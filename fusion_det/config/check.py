@@ -19,8 +19,9 @@ from fusion_det.config.tools import get_tool, list_groups
 from fusion_det.config.values import MISSING, check_node, check_values, of_model, unknown_key
 from fusion_det.errors import ConfigError, raise_all
 
-MUST_EXIST = ("checkpoint", "init_from", "source", "annotations", "images", "resume")
-"""Top-level keys whose path must be there before anything is loaded (``resume=auto`` aside)."""
+MUST_EXIST = ("checkpoint", "init_from", "source", "annotations", "images", "resume", "predictions")
+"""Top-level keys whose path, or each of whose paths, must be there before anything is loaded (``resume=auto`` aside)."""
+MUST_BE_FILES = {"checkpoint": ".pt", "init_from": ".pt", "predictions": ".json"}
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
@@ -101,16 +102,17 @@ def _missing_values(node: object, where: str) -> list[ConfigError]:
 def _missing_files(config: Mapping[str, Any]) -> list[ConfigError]:
     faults = []
     for key in MUST_EXIST:
-        value = config.get(key)
-        if not isinstance(value, str) or value == MISSING or (key == "resume" and value == "auto"):
-            continue
-        path = Path(value)
-        if not path.exists():
-            faults.append(ConfigError(f"no such file or folder: {value}", where=key, mend=_nearby(path)))
-        elif key in ("checkpoint", "init_from") and path.is_dir():
-            inside = sorted(file.name for file in path.glob("*.pt"))
-            mend = f"name a file in it: {', '.join(inside)}" if inside else "name a .pt file"
-            faults.append(ConfigError(f"is a folder: {value}", where=key, mend=mend))
+        values = config.get(key)
+        for value in values if isinstance(values, list) else [values]:
+            if not isinstance(value, str) or value == MISSING or (key == "resume" and value == "auto"):
+                continue
+            path = Path(value)
+            if not path.exists():
+                faults.append(ConfigError(f"no such file or folder: {value}", where=key, mend=_nearby(path)))
+            elif path.is_dir() and (suffix := MUST_BE_FILES.get(key)):
+                inside = sorted(file.name for file in path.glob(f"*{suffix}"))
+                mend = f"name a file in it: {', '.join(inside)}" if inside else f"name a {suffix} file"
+                faults.append(ConfigError(f"is a folder: {value}", where=key, mend=mend))
     return faults
 
 

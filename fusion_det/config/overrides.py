@@ -23,6 +23,7 @@ PATH_KEYS = frozenset(
         "folder",
         "path",
         "file",
+        "predictions",
         "weights",
     ]
 )

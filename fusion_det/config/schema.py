@@ -137,11 +137,30 @@ class TrainConfig(Settings):
     schedule: Node
 
 
+class ViewSettings(Settings):
+    """Test-time augmentation: ways to look at a picture; each is a source of late fusion."""
+
+    scales: Annotated[list[PositiveFloat], Field(min_length=1)] = [1.0]
+    """Picture sizes relative to the checkpoint's, rounded to multiples of 32; resized from the original picture."""
+    flip: bool = False
+    """Look at the mirrored picture too, at every scale."""
+
+
+Checkpoints = Annotated[str | Annotated[list[str], Field(min_length=1)], Meaning("a path, or a list of paths")]
+Weights = Annotated[list[PositiveFloat], Field(min_length=1)]
+
+
 class EvaluateConfig(Settings):
     """tools/evaluate.py."""
 
-    checkpoint: str
-    """Checkpoint to measure; it carries its own config."""
+    checkpoint: Checkpoints
+    """Checkpoint to measure, or several to bring together; they carry their own config."""
+    weights: Weights | None = None
+    """One number per checkpoint; null: all count the same."""
+    late_fusion: Node | None = None
+    """Another late fusion; null: the (first) checkpoint's own."""
+    tta: ViewSettings = ViewSettings()
+    """Test-time augmentation."""
     data: Node | None = None
     """Another data set; null: the checkpoint's own."""
     split: str = "val"
@@ -167,8 +186,14 @@ class EvaluateConfig(Settings):
 class PredictConfig(Settings):
     """tools/predict.py."""
 
-    checkpoint: str
-    """Checkpoint to use; it carries its own config."""
+    checkpoint: Checkpoints
+    """Checkpoint to use, or several to bring together; they carry their own config."""
+    weights: Weights | None = None
+    """One number per checkpoint; null: all count the same."""
+    late_fusion: Node | None = None
+    """Another late fusion; null: the (first) checkpoint's own."""
+    tta: ViewSettings = ViewSettings()
+    """Test-time augmentation."""
     source: str
     """A picture or a folder of pictures."""
     output: str = "predictions"
@@ -183,3 +208,23 @@ class PredictConfig(Settings):
     """Draw the boxes into copies of the pictures."""
     use_ema: bool = True
     """Use the averaged weights, if there are any."""
+
+
+class EnsembleConfig(Settings):
+    """tools/ensemble.py."""
+
+    predictions: Annotated[str | Annotated[list[str], Field(min_length=1)], Meaning("a path, or a list of paths")]
+    """COCO results files of the same pictures, of any framework."""
+    weights: Weights | None = None
+    """One number per file; null: all count the same."""
+    late_fusion: Node
+    annotations: str | None = None
+    """COCO annotation file to measure on; null: fuse only."""
+    output: str = "ensemble"
+    """Folder of predictions.json (and results.json)."""
+    score_threshold: UnitInterval = 0.0
+    """Detections of the files below it are left out."""
+    device: Device = "cpu"
+    """auto, cpu, cuda or cuda:N."""
+    expect: Expectations = {}
+    """Metric -> [value, tolerance]; a result outside makes the tool exit with 4."""

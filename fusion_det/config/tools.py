@@ -55,9 +55,9 @@ EVALUATE = Tool(
         ("checkpoint=best.pt split=train", "on the training pictures"),
         ("checkpoint=best.pt annotations=val.json images=pictures", "on another COCO-format file"),
         ("checkpoint=best.pt expect.AP=[0.35,0.02]", "exit with 4 unless AP is 0.35 +- 0.02"),
-        ("-m checkpoint=a.pt,b.pt", "several checkpoints, one after another"),
+        ("checkpoint=[a.pt,b.pt] tta.flip=true late_fusion=wbf", "two checkpoints and mirrored pictures as one detector"),
     ),
-    ("expect", "data"),  # without data=OPTION the data keys change the checkpoint's own data config
+    ("expect", "data", "late_fusion"),  # without data=OPTION (late_fusion=OPTION) the keys change the checkpoint's own config
 )
 PREDICT = Tool(
     "predict",
@@ -71,10 +71,27 @@ PREDICT = Tool(
         ("checkpoint=best.pt source=pictures output=found", "results into the folder found"),
         ("checkpoint=best.pt source=pictures score_threshold=0.5", "only the surer detections"),
         ("checkpoint=best.pt source=pictures draw=false", "predictions.json only"),
-        ("checkpoint=best.pt source=picture.jpg device=cpu", "without the GPU"),
+        ("checkpoint=best.pt source=pictures tta.scales=[1,1.5] tta.flip=true", "four looks at each picture"),
     ),
+    ("late_fusion",),
 )
-TOOLS = {tool.name: tool for tool in (TRAIN, EVALUATE, PREDICT)}
+ENSEMBLE = Tool(
+    "ensemble",
+    "Bring predictions.json files of several detectors, of any framework, together.",
+    "fusion_det.config.schema:EnsembleConfig",
+    "fusion_det.evaluation.fuse_files:fuse_files",
+    False,
+    (
+        ("predictions=[a.json,b.json]", "weighted boxes fusion of two files"),
+        ("predictions=[a.json,b.json] weights=[2,1]", "the first counts twice"),
+        ("predictions=[a.json,b.json] late_fusion=soft_nms", "another late fusion"),
+        ("predictions=[a.json,b.json] late_fusion.iou_threshold=0.6", "change its values"),
+        ("predictions=[a.json,b.json] annotations=val.json", "and measure: each file, and what they give together"),
+        ("predictions=a.json late_fusion=nms score_threshold=0.05", "suppress again in one file"),
+    ),
+    ("expect",),
+)
+TOOLS = {tool.name: tool for tool in (TRAIN, EVALUATE, PREDICT, ENSEMBLE)}
 
 
 def get_tool(name: str) -> Tool:

@@ -19,6 +19,14 @@ def make_buckets(image_size: int, multiple: int = 32) -> tuple[Shape, ...]:
     return tuple(dict.fromkeys(((image_size, image_size), (short, image_size), (image_size, short))))
 
 
+def resized(buckets: tuple[Shape, ...], image_size: int, multiple: int = 32) -> tuple[Shape, ...]:
+    """The same shapes in the same order for another long side: a picture has the same bucket at every size. Sides are rounded up."""
+    long_side = max(max(shape) for shape in buckets) * multiple
+    if long_side == image_size * multiple:
+        return buckets
+    return tuple((-(-h * image_size // long_side) * multiple, -(-w * image_size // long_side) * multiple) for h, w in buckets)
+
+
 def fitted_size(height: int, width: int, bucket: Shape) -> Shape:
     """Height and width of a picture scaled, its aspect kept, to the largest that ``bucket`` holds (small pictures grow)."""
     scale = min(bucket[0] / height, bucket[1] / width)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from fusion_det.engine.device import autocast
 from fusion_det.errors import ExpectationError, raise_all
 from fusion_det.evaluation.coco_metrics import BoxMetrics, evaluate_boxes
 from fusion_det.evaluation.predictions import to_coco_results
-from fusion_det.structures import ImageBatch, Targets
+from fusion_det.structures import Detections, ImageBatch, Targets
 
 
 @torch.inference_mode()
@@ -40,6 +40,24 @@ def collect_predictions(
             on_batch(images)
     finally:
         model.train(was_training)
+    return results
+
+
+@torch.inference_mode()
+def collect_results(
+    detect: Callable[..., Detections],
+    loaders: Sequence[Iterable[tuple[ImageBatch, Targets]]],
+    *,
+    category_ids: Sequence[int],
+    level_names: Sequence[str],
+) -> list[dict[str, Any]]:
+    """COCO results of ``detect``, which takes one batch of each of ``loaders``: the same pictures, in the same order, at several sizes."""
+    results: list[dict[str, Any]] = []
+    for batches in zip(*loaders, strict=True):
+        images = [batch for batch, _ in batches]
+        if len({batch.image_ids for batch in images}) > 1:
+            raise ValueError(f"expected the same pictures at every size, got {[batch.image_ids for batch in images]}")
+        results += to_coco_results(detect(*images), images[0].image_ids, category_ids, level_names)
     return results
 
 

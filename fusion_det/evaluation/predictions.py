@@ -73,18 +73,20 @@ class DetectionArrays:
 
 
 def to_coco_results(
-    detections: Detections, image_ids: Sequence[int], category_ids: Sequence[int], level_names: Sequence[str]
+    detections: Detections, image_ids: Sequence[int], category_ids: Sequence[int], level_names: Sequence[str | None]
 ) -> list[dict[str, Any]]:
     """Valid detections as COCO results, image by image in order of falling score.
 
     ``detections`` are in the original frame (see :meth:`Detections.to_original`), ``image_ids`` has one id for each of the B images,
-    ``category_ids[label]`` and ``level_names[level]`` translate indices. One copy from the device, whatever B and N.
+    ``category_ids[label]`` and ``level_names[level]`` translate indices; a level named ``None`` is left out of the record. One copy from
+    the device, whatever B and N.
     """
     if len(image_ids) != detections.boxes.shape[0]:
         raise ValueError(f"expected one image id for each of {detections.boxes.shape[0]} images, got {len(image_ids)}")
     columns = (detections.scores, detections.labels, detections.levels, detections.sources, detections.valid)
     # float32 holds indices exactly up to 2^24, so that everything travels in one [B, N, 9] tensor.
-    packed = torch.cat([detections.boxes.float(), torch.stack([column.float() for column in columns], dim=-1)], dim=-1)
+    dtype = torch.promote_types(detections.boxes.dtype, torch.float32)
+    packed = torch.cat([detections.boxes.to(dtype), torch.stack([column.to(dtype) for column in columns], dim=-1)], dim=-1)
     rows = packed.detach().cpu().numpy().astype(np.float64)
     image_rows, detection_rows = np.nonzero(rows[..., 8])
     rows = rows[image_rows, detection_rows]
@@ -94,14 +96,9 @@ def to_coco_results(
     scores = np.round(rows[:, 4], SCORE_DECIMALS).tolist()
     labels, levels, sources = rows[:, 5:8].astype(np.int64).T.tolist()
     return [
-        {
-            "image_id": int(image_ids[image]),
-            "category_id": int(category_ids[label]),
-            "bbox": box,
-            "score": score,
-            "level": level_names[level],
-            "source": source,
-        }
+        {"image_id": int(image_ids[image]), "category_id": int(category_ids[label]), "bbox": box, "score": score}
+        | ({"level": level_names[level]} if level_names[level] is not None else {})
+        | {"source": source}
         for image, box, score, label, level, source in zip(image_rows, boxes.tolist(), scores, labels, levels, sources, strict=True)
     ]
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fusion_det.config.files import write_json
-from fusion_det.config.instantiate import build
-from fusion_det.data.buckets import make_buckets
+from fusion_det.config.instantiate import TARGET, build
+from fusion_det.data.buckets import make_buckets, resized
 from fusion_det.data.coco_index import CocoIndex, read_index
 from fusion_det.data.dataset import DetectionDataset
-from fusion_det.data.loader import eval_loader
+from fusion_det.data.loader import Batches, eval_loader, worker_count
 from fusion_det.data.sources import one_split
+from fusion_det.ensemble import Ensemble, load_ensemble
 from fusion_det.errors import ConfigError, DataError, FusionDetError
-from fusion_det.evaluation.evaluator import check_expectations, collect_predictions, score_predictions
+from fusion_det.evaluation.evaluator import check_expectations, collect_results, score_predictions
 from fusion_det.evaluation.predictions import write_predictions
-from fusion_det.inference import LoadedDetector, load
 
 if TYPE_CHECKING:
     from fusion_det.config.schema import EvaluateConfig
@@ -25,26 +26,34 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate(settings: EvaluateConfig) -> None:
-    """Write ``predictions.json`` and ``results.json`` (12 numbers, per class) of a checkpoint and log the table.
+    """Write ``predictions.json`` and ``results.json`` (12 numbers, per class) of one or several checkpoints and log the table.
 
-    The data are the checkpoint's own (``split``), those of ``data``, or ``annotations`` with ``images``; their classes must be the
-    checkpoint's.
+    The data are the (first) checkpoint's own (``split``), those of ``data``, or ``annotations`` with ``images``; their classes must be
+    the checkpoint's.
     """
-    detector = load(settings.checkpoint, device=settings.device, use_ema=settings.use_ema)
+    detector = load_ensemble(
+        settings.checkpoint,
+        device=settings.device,
+        use_ema=settings.use_ema,
+        scales=settings.tta.scales,
+        flip=settings.tta.flip,
+        late_fusion=settings.late_fusion,
+        weights=settings.weights,
+    )
+    where = detector.detectors[0].where
     index = choose_index(settings, detector)
     for line in index.ledger.lines():
         logger.info("%s: %s", index.name, line)
-    check_classes(index, detector, where=settings.checkpoint)
-    output = Path(settings.output) if settings.output else Path(settings.checkpoint).parent / f"evaluate-{index.name}"
+    check_classes(index, detector, where=where)
+    output = Path(settings.output) if settings.output else Path(where).parent / f"evaluate-{index.name}{_suffix(detector, settings)}"
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FusionDetError(f"cannot write: {error.strerror}", where=str(output), mend="choose another folder with output=DIR") from error
-    dataset = DetectionDataset(index, make_buckets(detector.image_size))
-    batches = eval_loader(dataset, batch_size=settings.batch_size, workers=settings.workers)
-    results = collect_predictions(
-        detector.model, batches, category_ids=list(detector.category_ids), device=detector.device, precision=detector.precision
-    )
+    loaders = make_loaders(index, detector.image_sizes, batch_size=settings.batch_size, workers=settings.workers)
+    if len(detector.views) > 1:
+        logger.info("sources:\n%s", "\n".join(f"{number:3d} {name}" for number, name in enumerate(detector.source_names)))
+    results = collect_results(detector.detect, loaders, category_ids=detector.category_ids, level_names=detector.level_names)
     metrics = score_predictions(index, results, max_detections=detector.config["eval"]["max_detections"])
     write_predictions(output / "predictions.json", results)
     write_json(
@@ -52,10 +61,13 @@ def evaluate(settings: EvaluateConfig) -> None:
         {
             "finished": True,
             "checkpoint": settings.checkpoint,
+            "sources": detector.source_names,
+            "weights": settings.weights,
+            "late_fusion": detector.late_fusion_node,
             "annotations": str(index.annotation_file),
             "data_digest": index.digest,
             **metrics.as_dict(),
-            "precision": detector.precision,
+            "precision": detector.detectors[0].precision,
         },
     )
     logger.info("%s", metrics.table())
@@ -63,7 +75,25 @@ def evaluate(settings: EvaluateConfig) -> None:
     check_expectations(metrics, settings.expect)
 
 
-def choose_index(settings: EvaluateConfig, detector: LoadedDetector) -> CocoIndex:
+def make_loaders(index: CocoIndex, image_sizes: Sequence[int], *, batch_size: int, workers: int | Literal["auto"]) -> list[Batches]:
+    """The pictures of ``index`` in one order, once for each size; the worker processes are shared out."""
+    buckets = make_buckets(image_sizes[0])
+    datasets = [DetectionDataset(index, resized(buckets, size)) for size in image_sizes]
+    each = -(-worker_count(workers) // len(datasets))
+    for dataset in datasets[1:]:
+        dataset.bucket_of_image = datasets[0].bucket_of_image  # one order needs one assignment
+    return [eval_loader(dataset, batch_size=batch_size, workers=each) for dataset in datasets]
+
+
+def _suffix(detector: Ensemble, settings: EvaluateConfig) -> str:
+    """What sets the result apart from that of the checkpoint as it is, so that one does not overwrite the other."""
+    words = ["ensemble"] if len(detector.detectors) > 1 else []
+    words += ["tta"] if len(detector.views) > len(detector.detectors) or detector.image_sizes[0] != detector.detectors[0].image_size else []
+    words += [str(detector.late_fusion_node[TARGET]).split(".")[-2]] if settings.late_fusion else []
+    return "".join(f"-{word}" for word in words)
+
+
+def choose_index(settings: EvaluateConfig, detector: Ensemble) -> CocoIndex:
     """The index that the settings mean."""
     if settings.annotations is not None:
         if settings.images is None:
@@ -72,8 +102,9 @@ def choose_index(settings: EvaluateConfig, detector: LoadedDetector) -> CocoInde
     own: dict[str, Any] = detector.config["data"]
     node = dict(settings.data or {})
     node = node if "_target_" in node else own | node
-    if node.get("image_size", detector.image_size) != detector.image_size:
-        logger.info("pictures are resized to the checkpoint's %d px; data.image_size is not used here", detector.image_size)
+    image_size = detector.detectors[0].image_size
+    if node.get("image_size", image_size) != image_size:
+        logger.info("pictures are resized to the checkpoint's %d px; data.image_size is not used here", image_size)
     if "root" in (settings.data or {}) and settings.split not in ("train", "val"):
         return one_split(node["root"], settings.split)
     source = build(node)
@@ -82,7 +113,7 @@ def choose_index(settings: EvaluateConfig, detector: LoadedDetector) -> CocoInde
     return one_split(str(source.val.annotation_file.parent.parent), settings.split)
 
 
-def check_classes(index: CocoIndex, detector: LoadedDetector, *, where: str) -> None:
+def check_classes(index: CocoIndex, detector: Ensemble, *, where: str) -> None:
     """Refuse data whose classes are not the checkpoint's, naming the difference."""
     if index.class_names == detector.class_names and index.category_ids == detector.category_ids:
         return

@@ -52,7 +52,13 @@ class LateFusion:
 
         ``weights``: one positive number per source; ``None``: all count the same.
         """
-        given = _check_weights(weights, len(sources), sources)
+        if not sources:
+            raise ValueError("late fusion: expected at least one source of detections, got none")
+        given = _check_weights(weights, sources)
+        with torch.autocast(sources[0].scores.device.type, enabled=False):  # sums of boxes in bf16 would be off by pixels
+            return self._detections(sources, given)
+
+    def _detections(self, sources: Sequence[RawDetections], given: Tensor | None) -> Detections:
         found = gather(sources, given)
         if self.per_level:
             # Inside one level there is one source: its own share is complete, whatever the others do.
@@ -119,11 +125,12 @@ def _padded(groups: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield (starts[members, None] + ranks).clamp_(max=len(groups) - 1), valid
 
 
-def _check_weights(weights: Sequence[float] | None, count: int, sources: Sequence[RawDetections]) -> Tensor | None:
+def _check_weights(weights: Sequence[float] | None, sources: Sequence[RawDetections]) -> Tensor | None:
+    """The weights as a tensor on the sources' device, the largest being 1."""
     if weights is None:
         return None
-    if len(weights) != count or not all(0 < weight < float("inf") for weight in weights):
-        raise ValueError(f"late fusion: expected {count} positive weights, one per source, got {list(weights)}")
+    if len(weights) != len(sources) or not all(0 < weight < float("inf") for weight in weights):
+        raise ValueError(f"late fusion: expected {len(sources)} positive weights, one per source, got {list(weights)}")
     scores = sources[0].scores
     given = torch.tensor(list(weights), dtype=torch.promote_types(scores.dtype, torch.float32), device=scores.device)
     return given / given.max()

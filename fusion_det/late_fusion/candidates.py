@@ -38,8 +38,6 @@ class Candidates:
 
 def gather(sources: Sequence[RawDetections], weights: Tensor | None = None) -> Candidates:
     """The valid candidates of ``sources`` (each [B, N_s], one B), at least in float32; scores times the ``weights`` [S], if given."""
-    if not sources:
-        raise ValueError("late fusion: expected at least one source of detections, got none")
     if len(batches := {len(source.scores) for source in sources}) > 1:
         raise ValueError(f"late fusion: expected sources of one batch size, got {sorted(batches)}")
     parts = []

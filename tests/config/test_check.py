@@ -15,7 +15,7 @@ from fusion_det.config.check import check_config, valid_keys
 from fusion_det.config.cli import load_settings
 from fusion_det.config.compose import compose
 from fusion_det.config.overrides import split
-from fusion_det.config.schema import EvaluateConfig, PredictConfig, TrainConfig
+from fusion_det.config.schema import EnsembleConfig, EvaluateConfig, PredictConfig, Settings, TrainConfig
 from fusion_det.config.source import Sources
 from fusion_det.config.suggest import edit_distance
 from fusion_det.config.tools import EVALUATE, TRAIN, Tool
@@ -235,14 +235,17 @@ def test_edit_distance() -> None:
     assert [edit_distance(a, b) for a, b, _ in pairs] == [distance for *_, distance in pairs]
 
 
-@pytest.mark.parametrize(("name", "model"), [("train", TrainConfig), ("evaluate", EvaluateConfig), ("predict", PredictConfig)])
+@pytest.mark.parametrize(
+    ("name", "model"), [("train", TrainConfig), ("evaluate", EvaluateConfig), ("predict", PredictConfig), ("ensemble", EnsembleConfig)]
+)
 def test_yaml_and_schema_have_the_same_defaults(name: str, model: type[BaseModel]) -> None:
     written = yaml.safe_load((REPO_CONFIGS / f"{name}.yaml").read_text())
     groups = {group for entry in written.pop("defaults") if isinstance(entry, dict) for group in entry}
     fields = {key: info for key, info in model.model_fields.items() if key not in groups}
     assert list(written) == list(fields)
     for key, info in fields.items():
-        assert written[key] == ("???" if info.is_required() and key != "name" else None if info.is_required() else info.default)
+        default = info.default.plain() if isinstance(info.default, Settings) else info.default
+        assert written[key] == ("???" if info.is_required() and key != "name" else None if info.is_required() else default)
         assert info.description
 
 
