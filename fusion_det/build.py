@@ -40,7 +40,8 @@ def build_detector(cfg: Mapping[str, Any], num_classes: int, *, seed: int, load_
         backbone_cfg |= {key: nothing for key, nothing in NO_WEIGHTS.items() if key in backbone_cfg}
     with _component(seed, "backbone"):
         backbone = build(backbone_cfg)
-        levels, mean, std = _levels(backbone, "backbone"), backbone.mean, backbone.std
+        levels = _levels(backbone, "backbone")
+        mean, std = (_per_channel(backbone, name) for name in ("mean", "std"))
     with _component(seed, "neck", levels):
         neck = build(cfg["neck"], levels, _part(cfg, "fusion"), _part(cfg, "block"))
         levels = _levels(neck, "neck")
@@ -150,6 +151,14 @@ def _levels(part: Any, name: str) -> tuple[LevelSpec, ...]:
     if wrong:
         raise ValueError(f"{type(part).__name__}: channels and strides of levels are positive whole numbers, got {wrong}")
     return check_levels(levels, owner=name)
+
+
+def _per_channel(backbone: Any, name: str) -> Sequence[float]:
+    """``mean`` or ``std`` of ``backbone``, checked."""
+    values = getattr(backbone, name, None)
+    if not isinstance(values, list | tuple) or len(values) != 3 or not all(isinstance(value, int | float) for value in values):
+        raise ValueError(f"{type(backbone).__name__}.{name}: expected 3 numbers from 0 to 255, one per channel of RGB, got {values!r}")
+    return values
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fusion_det.detector import Detector
 from fusion_det.errors import ConfigError, FusionDetError
+from fusion_det.fusion.operator import FusionOperator
 from fusion_det.structures import LevelSpec, Targets
 
 Size = tuple[int, int]
@@ -65,6 +66,7 @@ class _Rehearsal:
 
     def _leave(self, path: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
+            _check_part(path, module, args, output)
             while self.inside.pop() != path:  # above it: modules whose error somebody caught
                 pass
 
@@ -141,6 +143,23 @@ class _Rehearsal:
         return ConfigError(what, where=path, mend=f"choose {', '.join(choices)} or {other}" if choices else f"choose {other}")
 
 
+def _check_part(path: str, module: nn.Module, args: Any, output: Any) -> None:
+    """Hold the parts of a :class:`fusion_det.necks.fusion_neck.FusionNeck`, and every operator, to what they have to give."""
+    if isinstance(module, FusionOperator):
+        batch, channels, *size = args[0][0].shape
+        wanted, group = [batch, getattr(module, "out_channels", channels), *size], "fusion"
+        given = f"{len(args[0])} maps of {list(args[0][0].shape)}"
+    elif (part := re.fullmatch(r"neck\.(resamplers|blocks|entries)\.\w+", path)) and isinstance(output, Tensor) and output.dim() == 4:
+        size = list(args[1]) if len(args) > 1 else list(args[0].shape[2:])
+        wanted, group, given = [*output.shape[:2], *size], "neck" if part[1] != "blocks" else "block", f"a map of {list(args[0].shape)}"
+    else:
+        return
+    if not isinstance(output, Tensor) or list(output.shape) != wanted:
+        got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        fault = f"{type(module).__name__} makes {got} of {given}, expected {wanted}"
+        raise ConfigError(fault, where=group, mend=f"mend {type(module).__name__} or choose another")
+
+
 def _no_targets(batch: int) -> Targets:
     """A batch without objects."""
     flags = torch.zeros(batch, 16, dtype=torch.bool)
@@ -154,9 +173,10 @@ def looks_at_values(error: Exception) -> bool:
 
 def describe(error: Exception) -> str:
     """What a part raised, in one line; for errors that are no plain refusal (``ValueError``) with their kind and place."""
-    if type(error) is ValueError:
+    file, place = _place(error)
+    if type(error) is ValueError and Path(__file__).parent in file.parents:
         return str(error)
-    return f"{type(error).__name__}: {first_line(error)}{_place(error)}"
+    return f"{type(error).__name__}: {first_line(error)}{place}"
 
 
 def first_line(error: Exception) -> str:
@@ -164,8 +184,8 @@ def first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _place(error: Exception) -> str:
-    """`` (file.py:12)`` of the innermost line that lies outside torch and torchvision."""
+def _place(error: Exception) -> tuple[Path, str]:
+    """The innermost line that lies outside torch and torchvision: its file, and `` (file.py:12)``."""
     theirs = {Path(torch.__file__).parents[1] / name for name in ("torch", "torchvision")}
     outside = [frame for frame in traceback.extract_tb(error.__traceback__) if not theirs & {*Path(frame.filename).parents}]
-    return f" ({outside[-1].filename}:{outside[-1].lineno})" if outside else ""
+    return (Path(outside[-1].filename), f" ({outside[-1].filename}:{outside[-1].lineno})") if outside else (Path(__file__), "")

@@ -19,6 +19,7 @@ SMALL += ["backbone.stem_width=8", "backbone.widths=[8,8,8,8]", "backbone.depths
 MINE = '''
 import torch
 from torch import nn
+from fusion_det.fusion.operator import FusionOperator
 from fusion_det.necks.plan import Node, Plan
 from fusion_det.structures import LevelSpec
 
@@ -52,6 +53,45 @@ class Neck(nn.Module):
         if self.fault == "values" and maps[0].mean() > 3:
             maps = [-m for m in maps]
         return maps
+
+
+class Wide(FusionOperator):
+    def fuse(self, inputs):
+        return torch.cat(list(inputs), 1)
+
+
+class Pair(FusionOperator):
+    def fuse(self, inputs):
+        own, other = inputs
+        return own + other
+
+
+class Shift(nn.Module):
+    def __init__(self, channels, from_stride, to_stride, out_channels=None):
+        super().__init__()
+
+    def forward(self, x, size):
+        return x[..., 1:, 1:]
+
+
+class Backbone(nn.Module):
+    """A user's backbone, wrong in the way that ``fault`` says."""
+
+    def __init__(self, *, fault: str):
+        super().__init__()
+        self.fault = fault
+        self.mean = None if fault == "mean" else (0.0, 0.0, 0.0)
+        self.std = (1.0, 1.0, 1.0)
+        self.levels = [LevelSpec("C3", 8, 8), LevelSpec("C4", 8, 24 if fault == "stride" else 16), LevelSpec("C5", 8, 32)]
+        if fault == "order":
+            self.levels.reverse()
+        if fault == "zero":
+            self.levels[0] = LevelSpec("C3", 0, 8)
+        self.convs = nn.ModuleList(nn.Conv2d(3, 8, 3, stride, 1) for stride in (8, 16, 32))
+
+    def forward(self, images):
+        maps = [conv(images) for conv in self.convs]
+        return maps[::-1] if self.fault == "coarse first" else maps
 
 
 def cycle(levels):
@@ -97,6 +137,8 @@ def mine(tmp_path, monkeypatch):
     """A user's module ``mine_parts``, importable and allowed, and a folder of configs with ``neck=mine``."""
     (tmp_path / "conf" / "neck").mkdir(parents=True)
     (tmp_path / "conf" / "neck" / "mine.yaml").write_text("_target_: mine_parts.Neck\nchannels: 8\nfault: none\n")
+    (tmp_path / "conf" / "backbone").mkdir()
+    (tmp_path / "conf" / "backbone" / "mine.yaml").write_text("_target_: mine_parts.Backbone\nfault: none\n")
     (tmp_path / "mine_parts.py").write_text(textwrap.dedent(MINE))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("FUSION_DET_PLUGINS", "mine_parts")
@@ -180,6 +222,44 @@ NECK_FAULTS = {
 def test_a_users_neck_is_held_to_its_levels(fault, mine, refusal):
     line = refusal("--config-dir", str(mine), "neck=mine", f"neck.fault={fault}")
     missing = [text for text in NECK_FAULTS[fault] if text not in line]
+    assert not missing, line
+
+
+BACKBONE_FAULTS = {
+    "mean": ["backbone: Backbone.mean", "3 numbers", "got None"],
+    "stride": ["stride 24", "stride 32", "the backbone gives C3 /8 of 8 channels, C4 /24"],
+    "order": ["fine to coarse", "[32, 16, 8]"],
+    "zero": ["positive whole numbers", "channels=0"],
+    "coarse first": ["says C3 has 8 channels at stride 8", "[8, 8, 8, 8]", "gives [8, 8, 2, 2]"],
+}
+
+
+@pytest.mark.parametrize("fault", BACKBONE_FAULTS)
+def test_a_users_backbone_is_held_to_its_levels(fault, mine, tmp_path, capfd):
+    words = ["--config-dir", str(mine), "backbone=mine", f"backbone.fault={fault}", *SMALL[:5], f"run_dir={tmp_path / 'run'}"]
+    assert main("train", words) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    missing = [text for text in BACKBONE_FAULTS[fault] if text not in line]
+    assert not missing, line
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["fusion._target_=mine_parts.Wide"], ["fusion: Wide makes [8, 16, 4, 4] of 2 maps of [8, 8, 4, 4]", "neck.operators.M4"]),
+        (
+            ["neck=bifpn", "fusion._target_=mine_parts.Pair", "~fusion.eps"],
+            ["too many values", f"mine_parts.py:{line_of('own, other')}", "B4_1"],
+        ),
+        (
+            ["neck.resample={_target_:mine_parts.Shift}", "~neck.resample.up", "~neck.resample.down"],
+            ["Shift makes [8, 8, 1, 1]", "[8, 8, 4, 4]"],
+        ),
+    ],
+)
+def test_a_users_parts_are_held_to_their_shapes(words, expected, mine, refusal):
+    line = refusal(*words)
+    missing = [text for text in expected if text not in line]
     assert not missing, line
 
 
