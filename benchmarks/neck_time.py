@@ -5,10 +5,14 @@
     python benchmarks/neck_time.py --device cuda --batch 16 --out benchmarks/neck_time_gpu.md
 
 The necks of configs/neck at 256 channels (other keys as in their files) get random maps of ResNet-50's widths at the levels given, and give
-gradients to all parameters and maps, in training mode. The floor are the calls of aten's convolution (also transposed), addmm and mm, and
-of their backward forms, that one pass of the neck made: called again, in the same order, with the very same tensors, nothing between them.
-Biases belong to it; normalisation, activation, resizing, fusion, attention's products (bmm), deformable convolution and autograd's own
-work do not. Neck and floor run in turn, in both memory formats; the ratio is that of the medians.
+gradients to all parameters and maps, in training mode. All get the same levels, C3 to C5, also those that were published on C2 to C5 (FPG,
+AFPN): `--levels C2 C3 C4 C5` is theirs.
+
+The floor are the calls of aten's convolution (also transposed), addmm and mm, and of their backward forms, that one pass of the neck made:
+called again, in the same order, with the very same tensors (so of the same shapes, strides and memory format), nothing between them.
+Biases, linear layers and the product inside a deformable convolution belong to it. Normalisation, activation, resizing, fusion, sampling,
+batched products (attention, CARAFE) and autograd's own work do not. Neck and floor run in turn, in both memory formats; the ratio is that
+of the medians. As in training, freed memory is kept (fusion_det/engine/memory.py). Sections of the page that follow the table stay.
 """
 
 from __future__ import annotations
@@ -193,7 +197,8 @@ def main() -> None:
         lines.append(measure(name, arguments))
         print(lines[-1], flush=True)
     if arguments.out:
-        arguments.out.write_text("# Time of each neck against its bare convolutions\n\n" + "\n".join(lines) + "\n")
+        _, mark, notes = (arguments.out.read_text() if arguments.out.exists() else "").partition("\n## ")
+        arguments.out.write_text("# Time of each neck against its bare convolutions\n\n" + "\n".join(lines) + "\n" + mark + notes)
 
 
 if __name__ == "__main__":

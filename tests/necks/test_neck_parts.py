@@ -155,6 +155,19 @@ def test_carafe_equals_brute_force(ratio):
     assert torch.allclose(made(x, (4 * ratio, 5 * ratio)), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(("window", "width"), [(5, 16), (5, 19), (11, 7), (11, 23)])  # whole and broken pieces of a row, one and several
+def test_carafe_equals_windows_gathered_for_every_pixel(window, width):
+    made = Carafe(3, 16, 8, compressed=4, up_kernel=window)
+    torch.nn.init.normal_(made.content_encoder.weight)
+    x = torch.randn(2, 3, 6, width).contiguous(memory_format=torch.channels_last)
+    weights = F.pixel_shuffle(made.content_encoder(made.channel_compressor(x)), 2).softmax(1)
+    windows = F.unfold(x, window, padding=window // 2).view(2, 3, -1, 6, width)
+    expected = (F.interpolate(windows.flatten(1, 2), scale_factor=2).unflatten(1, (3, -1)) * weights[:, None]).sum(2)
+    found = made(x, (12, 2 * width))
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_carafe_of_a_constant_is_that_constant_inside():
     found = Carafe(2, 16, 8)(torch.full((1, 2, 9, 9), 3.0), (18, 18))
     assert torch.allclose(found[..., 4:-4, 4:-4], torch.tensor(3.0))

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from fusion_det.necks.resample.project import Project, factor, match_size
 
+TILE = 8  # old pixels of a row whose new ones are made by one product
+
 
 class Carafe(nn.Module):
     """Content-Aware ReAssembly of FEatures (Wang et al., ICCV 2019, arXiv 1905.02188, Eq. 1-3), in plain torch.
@@ -54,15 +56,20 @@ class Carafe(nn.Module):
         batch, channels, height, width = x.shape
         k, r = self.up_kernel, self.factor
         weights = torch.softmax(encoded.view(batch, k * k, r, r, height, width), dim=1).to(x.dtype)  # the layout of pixel_shuffle
-        # A product for each row of the map: its r*r*W new pixels from the k*(W + k - 1) old ones around it. Most weights in it are zeros,
-        # and still it is far faster than gathering a window for each pixel.
-        across = weights.unflatten(1, (k, k)).permute(0, 5, 3, 4, 1, 6, 2)  # [B, H, r, r, k, W, k]
-        band = _skew(across).transpose(4, 5)  # [B, H, r, r, W, k, W + k - 1]
-        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, k // 2, k // 2, k // 2, k // 2))
-        around = torch.stack([padded[:, i : i + height] for i in range(k)], dim=2)  # [B, H, k, W + k - 1, C]
-        mixed = torch.bmm(band.flatten(5).flatten(2, 4).flatten(0, 1), around.flatten(2, 3).flatten(0, 1))
-        mixed = mixed.view(batch, height, r, r, width, channels).transpose(3, 4)
-        return mixed.reshape(batch, height * r, width * r, channels).permute(0, 3, 1, 2)
+        # A product for each piece of a row: its r*r*TILE new pixels from the k*(TILE + k - 1) old ones around it. Most weights in it are
+        # zeros, and still it is far faster than gathering a window for each pixel.
+        tile = max(TILE, k - 1)
+        pieces = -(-width // tile)
+        across = F.pad(weights, (0, pieces * tile - width)).unflatten(1, (k, k)).unflatten(6, (pieces, tile))
+        band = _skew(across.permute(0, 5, 6, 3, 4, 1, 7, 2)).transpose(5, 6)  # [B, H, pieces, r, r, tile, k, tile + k - 1]
+        border = k // 2
+        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, border, (pieces + 1) * tile - width - border, border, border))
+        padded = padded.unflatten(2, (pieces + 1, tile))
+        windows = torch.cat([padded[:, :, :-1], padded[:, :, 1:, : k - 1]], dim=3)  # [B, H + k - 1, pieces, tile + k - 1, C]
+        around = torch.stack([windows[:, i : i + height] for i in range(k)], dim=3)  # [B, H, pieces, k, tile + k - 1, C]
+        mixed = torch.bmm(band.flatten(6).flatten(3, 5).flatten(0, 2), around.flatten(3, 4).flatten(0, 2))
+        mixed = mixed.view(batch, height, pieces, r, r, tile, channels).permute(0, 1, 3, 2, 5, 4, 6)
+        return mixed.reshape(batch, height * r, pieces * tile * r, channels)[:, :, : width * r].contiguous().permute(0, 3, 1, 2)
 
 
 def _skew(x: Tensor) -> Tensor:
