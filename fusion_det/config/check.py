@@ -17,6 +17,7 @@ from fusion_det.config.source import Sources
 from fusion_det.config.suggest import nearest
 from fusion_det.config.tools import get_tool, list_groups
 from fusion_det.config.values import MISSING, check_node, check_values, of_model, unknown_key
+from fusion_det.convert.torchvision_models import PREFIX, split_source
 from fusion_det.errors import ConfigError, raise_all
 
 MUST_EXIST = ("checkpoint", "init_from", "source", "annotations", "images", "resume", "predictions")
@@ -106,6 +107,14 @@ def _missing_files(config: Mapping[str, Any]) -> list[ConfigError]:
         for value in values if isinstance(values, list) else [values]:
             if not isinstance(value, str) or value == MISSING or (key == "resume" and value == "auto"):
                 continue
+            if key == "init_from" and value.startswith(PREFIX):
+                try:
+                    value = split_source(value, where=key)[1]
+                except ConfigError as fault:
+                    faults.append(fault)
+                    continue
+                if not value:  # a file of torch's cache, which is looked for when it is needed
+                    continue
             path = Path(value)
             if not path.exists():
                 faults.append(ConfigError(f"no such file or folder: {value}", where=key, mend=_nearby(path)))

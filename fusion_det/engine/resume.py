@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from fusion_det.convert.torchvision_models import PREFIX
 from fusion_det.engine.checkpoint import load_checkpoint
 from fusion_det.errors import CheckpointError, ConfigError, raise_all
 
@@ -73,11 +74,25 @@ def check_same_run(state: Mapping[str, Any], config: Mapping[str, Any], class_na
     )
 
 
-def initialise_from(path: str | Path, model: nn.Module) -> None:
+def check_source(init_from: str) -> None:
+    """Refuse weights of torchvision's that are not there before any data is read; checkpoints were looked for with the config."""
+    if init_from.startswith(PREFIX):
+        from fusion_det.convert.torchvision_weights import find_file  # slow to import, seldom used
+
+        find_file(init_from, where="init_from")
+
+
+def initialise_from(path: str | Path, model: nn.Module, *, class_names: Sequence[str] | None = None) -> None:
     """Take over every tensor of a fusion_det checkpoint (averaged weights first) whose name and shape fit; log what did not.
 
-    Raises ``CheckpointError`` if nothing fits.
+    ``torchvision:MODEL`` and ``torchvision:MODEL:FILE`` are weights of torchvision's detectors, whose classes are chosen by
+    ``class_names``. Raises ``CheckpointError`` if nothing fits.
     """
+    if str(path).startswith(PREFIX):
+        from fusion_det.convert.torchvision_weights import load_torchvision  # slow to import, seldom used
+
+        load_torchvision(model, str(path), class_names=class_names)
+        return
     state = load_checkpoint(path)
     source: dict[str, Tensor] = state["ema"] or state["model"]
     own = model.state_dict()

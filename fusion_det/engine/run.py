@@ -30,7 +30,7 @@ from fusion_det.engine.log_writers import RunLog
 from fusion_det.engine.memory import keep_freed_memory
 from fusion_det.engine.pictures import training_batch, validation_samples
 from fusion_det.engine.progress import Progress
-from fusion_det.engine.resume import check_same_run, initialise_from
+from fusion_det.engine.resume import check_same_run, check_source, initialise_from
 from fusion_det.engine.signals import Interrupted, StopRequest
 from fusion_det.engine.trainer import Trainer
 from fusion_det.evaluation.coco_metrics import BoxMetrics
@@ -54,6 +54,8 @@ def train(settings: TrainConfig, overrides: Sequence[str]) -> None:
     if device.type == "cpu":
         keep_freed_memory()
     set_determinism(settings.trainer.deterministic)
+    if settings.init_from is not None:
+        check_source(settings.init_from)
     rehearsed = dry_run(settings.plain())
     folder = make_run_folder(settings, overrides)
     try:
@@ -113,7 +115,7 @@ class Run:
         settings, options = self.settings, self.settings.trainer
         model = build_detector(settings.plain(), len(self.source.train.categories), seed=settings.seed)
         if settings.init_from is not None and settings.resume is None:
-            initialise_from(settings.init_from, model)
+            initialise_from(settings.init_from, model, class_names=self.source.train.class_names)
         model.to(self.device)
         if options.channels_last:
             model.channels_last()

@@ -1,0 +1,1 @@
+"""Detectors that others trained, as starting points for ours."""
