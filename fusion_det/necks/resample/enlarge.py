@@ -13,11 +13,15 @@ Mode = Literal["nearest", "bilinear"]
 
 def enlarge(x: Tensor, size: tuple[int, int], mode: Mode) -> Tensor:
     """[B, C, H, W] -> [B, C, *size]; bilinear with ``align_corners=False``."""
-    return _Enlarge.apply(x, tuple(size), mode)
+    return _Enlarge.apply(x, tuple(size), mode) if x.device.type == "cpu" else _interpolate(x, size, mode)
+
+
+def _interpolate(x: Tensor, size: tuple[int, int], mode: Mode) -> Tensor:
+    return F.interpolate(x, size=size, mode=mode, align_corners=None if mode == "nearest" else False)
 
 
 class _Enlarge(torch.autograd.Function):
-    """Interpolation that lays its gradient out as its result.
+    """Interpolation that lays its gradient out as its result; for the CPU only (in deterministic mode GPUs go another way).
 
     The gradient of a concatenated channels_last map is cut out of a wider one. torch's kernels on the CPU would reorder it to NCHW and
     go on so, seven times slower than after this copy.
@@ -25,7 +29,7 @@ class _Enlarge(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, size: tuple[int, int], mode: Mode) -> Tensor:
-        return F.interpolate(x, size=size, mode=mode, align_corners=None if mode == "nearest" else False)
+        return _interpolate(x, size, mode)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, tuple[int, int], Mode], output: Tensor) -> None:
