@@ -24,7 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fusion_det.config.overrides import SEARCH_PATH, Override, normalise, quote, split, take_search_path
-from fusion_det.config.placed import as_typed, may_choose, place, placements
+from fusion_det.config.placed import as_typed, is_inner, may_choose, place, placements, with_owner
 from fusion_det.config.suggest import nearest
 from fusion_det.config.tools import default_config_dir, get_tool, list_groups
 from fusion_det.errors import ConfigError, raise_all
@@ -147,11 +147,11 @@ def _compose_what_can_be(tool: str, prefix: list[str], overrides: list[str], gro
 
 def _place(tool: str, prefix: list[str], overrides: list[str], groups: Collection[str]) -> list[str]:
     """The overrides that choose an option inside a part in Hydra's words; which parts have groups inside depends on the other choices."""
-    if not any(map(may_choose, overrides)):
+    if not any(may_choose(text) or is_inner(text) for text in overrides):
         return overrides
-    choosing = [text for text in overrides if split(text).package or split(text).key in groups]
+    choosing = [text for text in overrides if (split(text).package or split(text).key in groups) and not is_inner(text)]
     chosen = hydra_compose(tool, [*prefix, *choosing], return_hydra_config=True).hydra.runtime.choices
-    return place(overrides, placements(chosen))
+    return place(with_owner(overrides, placements(chosen)), placements(chosen))
 
 
 def _blame(error: Exception, overrides: Sequence[str], result: Composition) -> list[str]:
@@ -165,7 +165,9 @@ def _blame(error: Exception, overrides: Sequence[str], result: Composition) -> l
     if match := re.match(r"Could not override '(.+?)'|Could not delete (?:from config\. )?'(.+?)(?:=.*)?'", text):
         key = match[1] or match[2]
         culprits = [text for text in overrides if split(text).key + split(text).package == key]
-        result.unknown += [as_typed(split(text)) for text in culprits]
+        result.unknown += [as_typed(split(text)) for text in culprits if not is_inner(text)]
+        ownerless = [ConfigError("no chosen part takes it", where=text, mend=_owner_of(text)) for text in culprits if is_inner(text)]
+        result.faults += ownerless
         return culprits
     if match := re.match(r"Could not append to config\. An item is already at '(.+?)'", text):
         culprits = [text for text in overrides if split(text).mark == "+" and split(text).key == match[1]]
@@ -174,6 +176,11 @@ def _blame(error: Exception, overrides: Sequence[str], result: Composition) -> l
     culprits = [candidate for candidate in overrides if candidate in text]
     result.faults += [ConfigError(_explain(error), where=culprit) for culprit in culprits]
     return culprits
+
+
+def _owner_of(text: str) -> str:
+    group = split(text).key.partition(".")[0]
+    return f"choose a part whose YAML places the group {group}" + ("; head=faster_rcnn does" if group == "roi_fusion" else "")
 
 
 def _no_option(group: str, option: str, options: Sequence[str]) -> ConfigError:

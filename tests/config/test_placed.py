@@ -142,3 +142,41 @@ def test_only_words_choose() -> None:
     same += ["backbone.fusion.norm=gn", "~backbone.fusion", "fusion=aff", "seed=3", "backbone.fusion='aff'", "backbone.fusion"]
     assert place(same, placed) == same
     assert place(["backbone.fusion=my-own.v2"], placed) == ["fusion@backbone.fusion=my-own.v2"]
+
+
+@pytest.mark.parametrize(
+    ("words", "inside"),
+    [
+        (["head=two_stage", "roi_fusion=pair", "roi_fusion.fusion=aff", "roi_fusion.repeats=3"], ("aff", 3)),
+        (["roi_fusion.fusion=aff", "roi_fusion=pair", "head=two_stage"], ("aff", 2)),  # in any order
+        (["head=two_stage", "head.roi_fusion=pair", "head.roi_fusion.fusion=concat"], ("concat", 2)),  # with its owner
+    ],
+)
+def test_a_group_found_inside_parts_only_needs_no_owner(configs: Path, tmp_path: Path, words: list[str], inside: tuple[str, int]) -> None:
+    done = compose("train", words, configs, [two_stage(tmp_path)])
+    assert not done.faults
+    assert not done.unknown
+    assert (done.choices["fusion@head.roi_fusion.fusion"], done.config["head"]["roi_fusion"]["repeats"]) == inside
+    assert done.choices["roi_fusion@head.roi_fusion"] == "pair"
+
+
+@pytest.mark.parametrize("word", ["roi_fusion=pair", "roi_fusion.repeats=3"])
+def test_without_an_owner_it_is_refused(configs: Path, tmp_path: Path, word: str) -> None:
+    done = compose("train", [word], configs, [two_stage(tmp_path)])
+    assert [str(fault) for fault in done.faults] == [
+        f"{word}: no chosen part takes it -> choose a part whose YAML places the group roi_fusion; head=faster_rcnn does"
+    ]
+
+
+def two_stage(folder: Path) -> str:
+    """A folder with a head that places the group roi_fusion, whose options place the group fusion."""
+    texts = {
+        "head/two_stage": "# A head.\ndefaults:\n  - /roi_fusion@roi_fusion: one\n  - _self_\n_target_: toyparts.parts.Neck\nrepeats: 2\n",
+        "roi_fusion/one": "# One.\ndefaults:\n  - /fusion@fusion: add\n  - _self_\n_target_: toyparts.parts.Neck\nrepeats: 1\n",
+        "roi_fusion/pair": "# Two.\ndefaults:\n  - /fusion@fusion: add\n  - _self_\n_target_: toyparts.parts.Neck\nrepeats: 2\n",
+    }
+    for name, text in texts.items():
+        file = folder / "more" / f"{name}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return str(folder / "more")

@@ -28,6 +28,9 @@ class Stub(torch.nn.Module):
 def options(group, name, **changes):
     """The keys of a YAML under ``configs``, with changes."""
     node = yaml.safe_load((CONFIGS / group / f"{name}.yaml").read_text())
+    for choice, option in ((c, o) for entry in node.pop("defaults", []) if isinstance(entry, dict) for c, o in entry.items()):
+        placed, _, key = choice.removeprefix("/").partition("@")  # `- /roi_fusion@roi_fusion: level`
+        node[key] = options(placed, option)
     assert changes.keys() <= node.keys()
     return node | changes
 

@@ -25,8 +25,12 @@ CLASSES = 4
 SIZES = torch.tensor([[PICTURE, PICTURE]] * 2)
 
 
+# Fully connected layers over 512 boxes of each image would take most of the time.
+SMALLER = {"faster_rcnn": {"samples": 64}}
+
+
 def head_of(name):
-    return make_head(name, levels=LEVELS, classes=CLASSES)
+    return make_head(name, levels=LEVELS, classes=CLASSES, **SMALLER.get(name, {}))
 
 
 def features_of(batch=2, seed=0):
@@ -105,6 +109,7 @@ def test_losses_repeat_bit_for_bit_in_deterministic_mode(name):
     try:
         for _ in range(2):
             head.zero_grad()
+            torch.manual_seed(0)  # two-stage heads draw what they teach
             sum(head.losses(features_of(), BATCHES["objects"]).values()).backward()
             found.append([p.grad for p in head.parameters()])
     finally:
@@ -141,7 +146,11 @@ def test_predictions_are_padded_clipped_and_know_their_level(name):
     assert raw.labels.dtype == raw.levels.dtype == torch.int64
     assert raw.labels.min() >= 0
     assert raw.labels.max() < CLASSES
-    assert set(raw.levels.unique().tolist()) == set(range(6))
+    fired = set(raw.levels.unique().tolist())
+    if name.startswith("faster_rcnn"):
+        assert fired <= {0, 1, 2}  # the levels up to stride 32 that fit such small boxes; more in test_faster_rcnn.py
+    else:
+        assert fired == set(range(6))
     assert raw.scores.min() >= 0
     assert raw.scores.max() <= 1
     assert torch.equal(raw.valid, raw.scores > head.score_threshold)
@@ -191,7 +200,11 @@ def test_losses_compile_into_one_graph(name):
     torch.compiler.reset()
     head, features, targets = make_head(name, LEVELS[:2], CLASSES), features_of()[:2], targets_of([5, 2])
     compiled = torch.compile(head.losses, backend="eager", fullgraph=True)
-    expected, found = head.losses(features, targets), compiled(features, targets)
+    losses = []
+    for compute in (head.losses, compiled):
+        torch.manual_seed(0)  # two-stage heads draw what they teach
+        losses.append(compute(features, targets))
+    expected, found = losses
     for key in expected:
         assert torch.allclose(expected[key], found[key], rtol=1e-5)
 
