@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from fusion_det.config.files import write_atomic
-from fusion_det.config.instantiate import TARGET, build
+from fusion_det.config.instantiate import TARGET, build, resolve
 from fusion_det.data.buckets import make_buckets
 from fusion_det.detector import Detector
 from fusion_det.errors import ConfigError, FusionDetError
@@ -68,14 +68,16 @@ class DryRun(NamedTuple):
 def dry_run(cfg: Mapping[str, Any]) -> DryRun:
     """Build all parts without memory or weights and run them on the largest pictures: what does not fit fails before data is touched.
 
-    ``cfg`` as for :func:`build_detector`; ``data.image_size`` and ``loader.batch_size`` tell what to run it on. Raises ``ConfigError``.
+    ``cfg`` as for :func:`build_detector`; ``data.image_size`` and ``loader.batch_size`` tell what to run it on: a square, and a landscape
+    unless the data source says that it has ``square_pictures`` only. Raises ``ConfigError``.
     """
     detector = _on_meta(cfg)
     size = cfg.get("data", {}).get("image_size")
     shapes: tuple[Size, ...] = ()
     sizes, note = None, "data has no image_size"
     if isinstance(size, int):
-        shapes = make_buckets(size)[:2]
+        square = getattr(resolve(cfg["data"][TARGET]), "square_pictures", False)
+        shapes = make_buckets(size)[: 1 if square else 2]
         try:
             sizes = rehearse(detector, shapes, cfg.get("loader", {}).get("batch_size", 1))
         except CannotRehearseError as error:

@@ -183,7 +183,7 @@ def refusal(tmp_path, capfd):
         (["neck=attention", "neck.context.max_tokens=3"], ["neck.context.max_tokens", "2 x 2 = 4", "64 x 64"]),
         (["neck.extra.count=5"], ["P10 /1024", "64 x 64", "neck.extra.count"]),
         (["neck.extra.count=500"], ["whose strides", "64 x 64", "neck.extra.count"]),
-        (["neck=ssd", "neck.extra.unpadded=1"], ["neck.extra.stages.3", "(1 x 1)", "64 x 64", "data.image_size"]),
+        (["neck=ssd", "neck.extra.unpadded=1"], ["neck.extra: level 4 of 4", "1 x 1", "64 x 64", "data.image_size", "neck.extra.unpadded"]),
         (
             ["neck=bifpn", "loader.batch_size=1"],
             ["BatchNorm2d of T6_1 /64", "1 x 1", "batch size 1", "64 x 64", "loader.batch_size=2", "above 128"],
@@ -341,6 +341,13 @@ def test_a_fusion_that_nothing_uses_is_told():
 def test_levels_that_are_smaller_than_their_stride_says_may_be():
     found = dry_run(plain(*SMALL, "neck=ssd", "neck.extra.unpadded=1", "neck.extra.count=2", "data.image_size=192"))
     assert found.sizes == [(24, 24), (12, 12), (6, 6), (3, 3), (1, 1)]
+
+
+def test_other_shapes_than_squares_are_tried_unless_the_data_has_none():
+    words = ["neck=ssd", "neck.channels=8", "neck.extra.unpadded=2", "data.image_size=640"]
+    assert dry_run(plain(*words)).sizes[-2:] == [(3, 3), (1, 1)]
+    with pytest.raises(ConfigError, match=r"has 2 x 3 already .* pictures of 480 x 640"):
+        dry_run(plain(*words, "data=coco", "data.root=/nowhere"))
 
 
 def test_a_data_source_without_image_size_is_not_rehearsed():

@@ -61,3 +61,6 @@ def scenes(
     settings = SceneSettings(**{field.name: given[field.name] for field in fields(SceneSettings)})
     folder = ensure_written(Path(root).expanduser(), name, settings, {"train": train_images, "val": val_images})
     return coco(root=str(folder), train_split="train", val_split="val", image_size=image_size)
+
+
+scenes.square_pictures = True  # type: ignore[attr-defined]  # so that nobody has to try its networks on other shapes

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
+from fusion_det.errors import ConfigError
 from fusion_det.necks.conv import ConvUnit
 
 
@@ -30,6 +31,7 @@ class SsdExtras(nn.Module):
         last_kernel: Literal[3, 4] = 3,
     ) -> None:
         super().__init__()
+        self.last_kernel = last_kernel
         self.count, self.unpadded, self.reads_output = count, max(unpadded, int(last_kernel == 4 and count > 0)), False
         self.widths = list(widths or [channels] * count)
         if len(self.widths) != count or unpadded > count:
@@ -48,10 +50,20 @@ class SsdExtras(nn.Module):
             before = width
 
     def forward(self, deepest_input: Tensor, coarsest: Tensor) -> list[Tensor]:
-        """Deepest backbone map [B, C_in, H, W] -> ``count`` maps [B, widths[i], H/2^i, W/2^i]; the second argument is not read."""
+        """Deepest backbone map [B, C_in, H, W] -> ``count`` maps [B, widths[i], H/2^i, W/2^i]; the second argument is not read.
+
+        ``ConfigError`` for maps that are too small for the last, unpadded levels.
+        """
         maps: list[Tensor] = []
         x = deepest_input
-        for stage in self.stages:
+        for i, stage in enumerate(self.stages):
+            height, width = x.shape[-2:]
+            if i >= self.count - self.unpadded and min(height, width) < 2 + (i < self.count - 1 or self.last_kernel == 3):
+                raise ConfigError(
+                    f"level {i + 1} of {self.count} has no padding and shrinks its map, which has {height} x {width} already",
+                    where="neck.extra",
+                    mend="larger pictures (data.image_size), or a smaller neck.extra.unpadded or neck.extra.count",
+                )
             x = stage(x)
             maps.append(x)
         return maps
