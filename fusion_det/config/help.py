@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fusion_det
+from fusion_det.config.placed import INNER
 from fusion_det.config.tools import TOOLS, Tool, list_groups
 
 WIDTH = 118
@@ -77,6 +78,10 @@ def _groups(primary: str, folders: tuple[Path, ...]) -> list[str]:
         lines += _entry(name, " ".join(words) or "(no options)", column=14)
         lines += _entry("", f"({comment})", column=14) if comment else []
         lines += [line for part in options.get(name, []) for line in _groups_inside(name, part, folders)]
+    for name in INNER:
+        if any(f"=OPTION too: those of {name}," in line for line in lines):
+            lines += _entry(name, " ".join(options.get(name, [])), column=14)
+            lines += [line for part in options.get(name, []) for line in _groups_inside(name, part, folders)]
     return ["", "groups (GROUP=OPTION; the default in brackets):", *lines] if lines else []
 
 

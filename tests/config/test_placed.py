@@ -180,3 +180,10 @@ def two_stage(folder: Path) -> str:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     return str(folder / "more")
+
+
+def test_help_lists_a_group_found_inside_parts_only(configs: Path, tmp_path: Path) -> None:
+    text = help_text(TRAIN, "train", (configs, Path(two_stage(tmp_path))))
+    assert "(head=two_stage takes head.roi_fusion=OPTION too: those of roi_fusion, one by itself)" in text
+    assert "\n  roi_fusion  one pair\n" in text
+    assert "\n  roi_fusion" not in help_text(TRAIN, "train", (configs,))
