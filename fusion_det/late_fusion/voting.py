@@ -16,7 +16,7 @@ class Voting(LateFusion):
     Gidaris and Komodakis 2015 (MR-CNN, ICCV, arXiv 1505.01749; NMS at 0.3, votes at 0.5), used by ION (Bell et al. 2016, arXiv
     1512.04143). Suppressed candidates vote, for as many kept boxes as they overlap; scores stay.
 
-    Deviation: one round; the papers vote after a second pass of box regression. A box always votes for itself, also without area.
+    Deviation: one round; the papers vote after a second pass of box regression. A box without area, which nothing votes for, stays.
     """
 
     def __init__(
@@ -36,7 +36,6 @@ class Voting(LateFusion):
         means = torch.empty_like(boxes)
         for block in blocks(boxes):
             votes = exceeds(pairwise_iou(boxes[:, block], boxes), self.vote_threshold)  # [G, R, M]
-            votes.diagonal(block.start, 1, 2).fill_(True)
             weights = votes * groups.scores[:, None]
             total = weights.sum(2, keepdim=True)
             means[:, block] = torch.where(total > 0, weights @ boxes / total, boxes[:, block])
