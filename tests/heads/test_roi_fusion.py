@@ -84,7 +84,7 @@ def test_every_kind_trains_and_predicts_inside_the_head(kind):
 
 
 def test_level_is_the_level_of_the_size_and_its_coarser_neighbours():
-    pool, features, boxes = pool_of(), make_features(2, 0, LEVELS, SHAPES), some_boxes()
+    pool, features, boxes = pool_of(canonical_size=20.0), make_features(2, 0, LEVELS, SHAPES), some_boxes()
     index = pool.assign(boxes)
     assert set(index.unique().tolist()) == {0, 1, 2}
     each = torch.stack([pooled(x, boxes, level.stride) for x, level in zip(features, LEVELS, strict=True)])
