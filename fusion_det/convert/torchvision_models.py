@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fusion_det.convert.mobilenet_names import mobilenet_v3_large
 from fusion_det.errors import ConfigError
 
 PREFIX = "torchvision:"
@@ -27,21 +28,28 @@ class TorchvisionModel(NamedTuple):
     """Long side in pixels, a multiple of 32, that comes closest to what torchvision resizes pictures to (800 x 1333)."""
     background: bool = False
     """Whether our classifier has a column for background, as theirs has."""
+    boxes_per_class: bool = False
+    """Whether there is a box for each class, which is chosen together with it."""
     constants: tuple[tuple[str, float], ...] = ()
     """Parameters of ours (pattern of the name) that theirs is without, and the value that makes them do nothing."""
 
 
 _RESNET = ("backbone.body", "backbone")
 _RESNET_WORDS = "backbone=fusion_resnet backbone.block=bottleneck backbone.depths=[3,4,6,3] backbone.frozen_stages=2"
-# The oldest files were written before torchvision put its convolutions into sequences.
-_FPN: tuple[Rule, ...] = (
-    ("backbone.fpn.inner_blocks.{i}.0", "neck.entries.C{i+3}.0"),
-    ("backbone.fpn.inner_blocks.{i}", "neck.entries.C{i+3}.0"),
-    ("backbone.fpn.layer_blocks.{i}.0", "neck.blocks.P{i+3}.0"),
-    ("backbone.fpn.layer_blocks.{i}", "neck.blocks.P{i+3}.0"),
-    ("backbone.fpn.extra_blocks.p6", "neck.extra.convs.0"),
-    ("backbone.fpn.extra_blocks.p7", "neck.extra.convs.1"),
-)
+
+
+def _fpn(first: int) -> tuple[Rule, ...]:
+    """A pyramid whose finest level is C2 or C3; the oldest files were written before its convolutions stood in sequences."""
+    return (
+        ("backbone.fpn.inner_blocks.{i}.1", f"neck.entries.C{{i+{first}}}.1"),
+        ("backbone.fpn.inner_blocks.{i}.0", f"neck.entries.C{{i+{first}}}.0"),
+        ("backbone.fpn.inner_blocks.{i}", f"neck.entries.C{{i+{first}}}.0"),
+        ("backbone.fpn.layer_blocks.{i}.1", f"neck.blocks.P{{i+{first}}}.1"),
+        ("backbone.fpn.layer_blocks.{i}.0", f"neck.blocks.P{{i+{first}}}.0"),
+        ("backbone.fpn.layer_blocks.{i}", f"neck.blocks.P{{i+{first}}}.0"),
+        ("backbone.fpn.extra_blocks.p6", "neck.extra.convs.0"),
+        ("backbone.fpn.extra_blocks.p7", "neck.extra.convs.1"),
+    )
 
 
 def _retinanet_tower(theirs: str, ours: str) -> tuple[Rule, ...]:
@@ -52,7 +60,7 @@ def _retinanet_tower(theirs: str, ours: str) -> tuple[Rule, ...]:
 
 _RETINANET: tuple[Rule, ...] = (
     _RESNET,
-    *_FPN,
+    *_fpn(3),
     *_retinanet_tower("head.classification_head.conv", "head.class_tower"),
     *_retinanet_tower("head.regression_head.conv", "head.box_tower"),
     ("head.classification_head.cls_logits", "head.class_logits"),
@@ -60,7 +68,7 @@ _RETINANET: tuple[Rule, ...] = (
 )
 _FCOS: tuple[Rule, ...] = (
     _RESNET,
-    *_FPN,
+    *_fpn(3),
     ("head.classification_head.conv", "head.class_tower"),
     ("head.regression_head.conv", "head.box_tower"),
     ("head.classification_head.cls_logits", "head.class_logits"),
@@ -77,6 +85,23 @@ _SSD300: tuple[Rule, ...] = (
     ("backbone.extra.{i}.2", "neck.extra.stages.{i-1}.1.0"),
     ("head.classification_head.module_list", "head.class_logits"),
     ("head.regression_head.module_list", "head.box_deltas"),
+)
+_FASTER_RCNN: tuple[Rule, ...] = (
+    ("rpn.head.conv.0.0", "head.rpn.convs.0"),
+    ("rpn.head.conv.1.0", "head.rpn.convs.2"),
+    ("rpn.head.conv", "head.rpn.convs.0"),
+    ("rpn.head.cls_logits", "head.rpn.objectness"),
+    ("rpn.head.bbox_pred", "head.rpn.deltas"),
+    ("roi_heads.box_head.fc6", "head.box_head.linears.0"),
+    ("roi_heads.box_head.fc7", "head.box_head.linears.2"),
+    *((f"roi_heads.box_head.{i}.{part}", f"head.box_head.convs.{3 * i + part}") for i in range(4) for part in (0, 1)),
+    ("roi_heads.box_head.5", "head.box_head.linears.0"),
+    ("roi_heads.box_predictor.cls_score", "head.class_logits"),
+    ("roi_heads.box_predictor.bbox_pred", "head.box_deltas"),
+)
+_FASTER_WORDS = (
+    "backbone.first_stride=4 neck=fpn neck.extra.count=1 head=faster_rcnn head.rpn.cell_stride=measured "
+    "late_fusion.iou_threshold=0.5 late_fusion.max_detections=100"
 )
 _RETINANET_WORDS = "head=retinanet head.cell_stride=measured late_fusion.iou_threshold=0.5 late_fusion.max_detections=300"
 
@@ -100,6 +125,30 @@ MODELS: dict[str, TorchvisionModel] = {
         "head=fcos head.point_offset=0.0 head.distance=relu head.box_weight=uniform head.score_threshold=0.2 "
         "late_fusion.iou_threshold=0.6 late_fusion.max_detections=100",
         constants=((r"head\.scales\.\d+\.scale", 1.0),),
+    ),
+    "fasterrcnn_resnet50_fpn": TorchvisionModel(
+        "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth",
+        (_RESNET, *_fpn(2), *_FASTER_RCNN),
+        f"{_RESNET_WORDS} backbone.frozen_norm=true {_FASTER_WORDS}",
+        norm_eps=0.0,
+        background=True,
+        boxes_per_class=True,
+    ),
+    "fasterrcnn_resnet50_fpn_v2": TorchvisionModel(
+        "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth",
+        (_RESNET, *_fpn(2), *_FASTER_RCNN),
+        f"{_RESNET_WORDS} {_FASTER_WORDS} neck.entry.norm=bn block=conv_bn head.rpn.num_convs=2 head.box_head.convs=4 "
+        "head.box_head.norm=bn head.box_head.linears=1",
+        background=True,
+        boxes_per_class=True,
+    ),
+    "fasterrcnn_mobilenet_v3_large_fpn": TorchvisionModel(
+        "fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth",
+        # Its pyramid has two levels of stride 32 and one of 64, which no neck here gives: backbone=mobilenetv3 can start from it.
+        (*mobilenet_v3_large("backbone.body", "backbone"), ("backbone.fpn", "fpn"), *_FASTER_RCNN),
+        "",
+        background=True,
+        boxes_per_class=True,
     ),
     "ssd300_vgg16": TorchvisionModel(
         "ssd300_vgg16_coco-b556d3b4.pth",

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import get_model_weights
 
 from fusion_det.backbones.state_file import read_tensors
-from fusion_det.convert.class_rows import match_classes, take_rows
+from fusion_det.convert.class_rows import ClassRows, match_classes, take_rows
 from fusion_det.convert.load_report import LoadReport
 from fusion_det.convert.torchvision_models import MODELS, PREFIX, TorchvisionModel, split_source
 from fusion_det.errors import CheckpointError, ConfigError
@@ -63,9 +63,11 @@ def load_state(
     categories = get_model_weights(name).DEFAULT.meta["categories"]
     state, report = _fit(renamed, model, described, norm_eps, class_names=class_names, categories=categories)
     if not report.matched:
-        raise ValueError(f"none of the tensors of torchvision's {name} fits this model; the same one is {described.words}")
+        raise ValueError(
+            f"none of the tensors of torchvision's {name} fits this model{f'; the same one is {described.words}' * bool(described.words)}"
+        )
     model.load_state_dict(state, strict=False)
-    if not report.whole:
+    if not report.whole and described.words:
         report.notes.append(f"the same detector as torchvision's is: experiment=null {described.words}")
     return report
 
@@ -95,7 +97,7 @@ def _fit(
     own, report, state = model.state_dict(), LoadReport(), {}
     prefix = "backbone.net." if any(name.startswith("backbone.net.") for name in own) else "backbone."
     candidates = {prefix + name[9:] if name.startswith("backbone.") else name: value for name, value in renamed.items()}
-    candidates |= _choose_classes(candidates, own, report, class_names, categories, described.background)
+    candidates |= _choose_classes(candidates, own, report, described, class_names, categories)
     for name, value in candidates.items():
         if name not in own:
             report.unexpected += [] if name.endswith("num_batches_tracked") else [name]
@@ -120,29 +122,42 @@ def _choose_classes(
     candidates: Mapping[str, Tensor],
     own: Mapping[str, Tensor],
     report: LoadReport,
+    described: TorchvisionModel,
     class_names: Sequence[str] | None,
     categories: Sequence[str],
-    background: bool,
 ) -> dict[str, Tensor]:
-    """The classifier's tensors with our classes; those that cannot be chosen stay as they are and are found to differ in shape."""
+    """The tensors that have rows per class with our classes; those that cannot be chosen stay as they are and differ in shape."""
     chosen: dict[str, Tensor] = {}
     notes: set[str] = set()
-    for name, found in candidates.items():
-        boxes = next((candidates[b] for part in BOX_PARTS if (b := name.replace("class_logits", part)) in candidates and b != name), None)
-        if not CLASSIFIER.match(name) or name not in own or boxes is None:
-            continue
-        shapes = len(boxes) // 4
-        if len(own[name]) % shapes or own[name].shape[1:] != found.shape[1:]:
+    for name in filter(CLASSIFIER.match, candidates.keys() & own.keys()):
+        found, boxes = candidates[name], _boxes_of(name, candidates)
+        shapes = 1 if described.boxes_per_class else len(candidates[boxes]) // 4 if boxes else 0
+        if not shapes or len(own[name]) % shapes or own[name].shape[1:] != found.shape[1:]:
             continue
         ours, theirs = len(own[name]) // shapes, len(found) // shapes
-        rows = match_classes(ours, theirs, background=background, class_names=class_names, categories=categories)
+        rows = match_classes(ours, theirs, background=described.background, class_names=class_names, categories=categories)
         if rows is None:
-            notes.add(f"classes: the file has {theirs - 1}, this model {ours - background}: the classifier keeps its initial weights")
-        else:
-            chosen[name] = take_rows(own[name], found, shapes, rows)
-            notes.add(rows.note)
+            other = f"the file has {theirs - 1}, this model {ours - described.background}"
+            notes.add(f"classes: {other}: the classifier keeps its initial weights")
+            continue
+        chosen[name] = take_rows(own[name], found, shapes, rows)
+        notes.add(rows.note)
+        if described.boxes_per_class and boxes in own:
+            chosen |= _class_boxes(boxes, own[boxes], candidates[boxes], ours, rows)
     report.notes += sorted(notes)
     return chosen
+
+
+def _boxes_of(name: str, candidates: Mapping[str, Tensor]) -> str:
+    """The convolution or linear layer to boxes beside the classifier ``name``; nothing if there is none."""
+    return next((boxes for part in BOX_PARTS if (boxes := name.replace("class_logits", part)) in candidates), "")
+
+
+def _class_boxes(name: str, own: Tensor, found: Tensor, columns: int, rows: ClassRows) -> dict[str, Tensor]:
+    """The four rows of each chosen class; nothing if ours has one box for all classes."""
+    if len(own) != 4 * columns or own.shape[1:] != found.shape[1:]:
+        return {}
+    return {name: take_rows(own.unflatten(0, (-1, 4)), found.unflatten(0, (-1, 4)), 1, rows).flatten(0, 1)}
 
 
 def _keep_scale(state: dict[str, Tensor], model: nn.Module, eps: float, report: LoadReport) -> None:

@@ -176,6 +176,13 @@ def test_the_published_names_are_torchvisions():
         assert weights.url.endswith(f"/{model.file}")
 
 
+def test_every_name_of_torchvision_has_a_rule_and_no_two_meet():
+    for name, model in MODELS.items():
+        with torch.device("meta"):
+            state = getattr(torchvision.models.detection, name)(weights=None, weights_backbone=None).state_dict()
+        assert len(rename(state, model.rules)) == len(state)
+
+
 def test_the_command_line_refuses_what_cannot_be(tmp_path):
     with pytest.raises(ConfigError, match=r"init_from: no rules for the weights of 'torchvision:yolo' -> use torchvision:MODEL"):
         load_settings(get_tool("train"), ["init_from=torchvision:yolo"], CONFIGS)

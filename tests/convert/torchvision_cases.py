@@ -23,7 +23,7 @@ def make_theirs(name, seed=0, **options):
     net = net.to_empty(device="cpu").eval()
     generator = torch.Generator().manual_seed(seed)
     for key, tensor in net.state_dict().items():
-        if tensor.ndim == 4:
+        if tensor.ndim in (2, 4):
             tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=generator)
         elif key.endswith("num_batches_tracked"):
             tensor.zero_()
@@ -32,6 +32,8 @@ def make_theirs(name, seed=0, **options):
             tensor.uniform_(0.5 * scale, 1.5 * scale, generator=generator)
         else:
             tensor.normal_(0, 0.1, generator=generator)
+    if not hasattr(net, "head"):
+        return net
     head = net.head.classification_head
     for conv in head.module_list if name.startswith("ssd") else [head.cls_logits]:
         conv.weight.data.mul_(0.3)
