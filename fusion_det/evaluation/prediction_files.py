@@ -125,6 +125,9 @@ def _faults_inside(file: PredictionFile) -> list[DataError]:
     if len(outside):
         what = f"{len(outside)} scores are not between 0 and 1, the first is {float(arrays.scores[outside[0]])}"
         faults.append(DataError(what, where=f"{file.path}[{outside[0]}]", mend="write probabilities, so that detectors can be compared"))
+    if (arrays.boxes[:, :2] + arrays.boxes[:, 2:]).max() <= 1:
+        what = "all boxes lie within one pixel, so they seem to be shares of the picture"
+        faults.append(DataError(what, where=file.path, mend="write [x, y, width, height] in pixels of the original picture"))
     rows = np.concatenate([arrays.image_ids[:, None], arrays.category_ids[:, None], arrays.boxes, arrays.scores[:, None]], axis=1)
     _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     again = np.flatnonzero(first[inverse.reshape(-1)] != np.arange(len(rows)))

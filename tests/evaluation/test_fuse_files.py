@@ -81,7 +81,7 @@ def test_nms_of_one_file_keeps_every_digit(fuse) -> None:
     assert [r["score"] for r in written] == sorted([r["score"] for r in far], reverse=True)
 
 
-def test_pictures_in_chunks_equal_all_at_once(fuse, monkeypatch) -> None:
+def test_neither_chunks_nor_the_order_of_records_matter(fuse, monkeypatch) -> None:
     from fusion_det.evaluation import fuse_files
 
     def many(seed):
@@ -90,6 +90,8 @@ def test_pictures_in_chunks_equal_all_at_once(fuse, monkeypatch) -> None:
         return [row(rng.choice([1, 5, 6, 9, 30]), rng.choice([3, 8]), box, round(rng.random(), 6)) for box in boxes]
 
     _, _, together, _ = fuse(many(1), many(2))
+    _, _, reordered, _ = fuse(many(1)[::-1], many(2)[40:] + many(2)[:40])
+    assert reordered == together
     monkeypatch.setattr(fuse_files, "IMAGES_AT_ONCE", 2)
     _, _, chunks, _ = fuse(many(1), many(2))
     assert chunks == together
@@ -122,6 +124,7 @@ FAULTS = {
     "no detections": ([], "holds no detections"),
     "annotations": (TRUTH, "expected a list of detections"),
     "percent": ([row(1, 3, [1, 2, 3, 4], 55.0)], "not between 0 and 1"),
+    "normalised boxes": ([row(1, 3, [0.1, 0.2, 0.3, 0.4], 0.5)], "shares of the picture"),
     "missing key": ([{"image_id": 1, "category_id": 3, "score": 0.5}], "the key 'bbox' is missing"),
     "twice inside": (
         [row(1, 3, [1, 2, 3, 4], 0.5), row(2, 3, [1, 2, 3, 4], 0.5), row(1, 3, [1, 2, 3, 4], 0.5)],
