@@ -124,11 +124,12 @@ def test_distribution_focal_loss_is_the_formula():
     assert torch.isclose(expected_distance(logits)[0], p[1] + 2 * p[2] + 3 * p[3])
 
 
+@pytest.mark.parametrize("std", [0.3, 0.01])  # sure of its classes, and at the start: then the weights' sum counts as 1
 @torch.no_grad()
-def test_losses_are_the_papers_sums():
+def test_losses_are_the_papers_sums(std):
     """The three losses again, from the assignment on, with index lists in place of masks."""
     head = make_head("gfl")
-    torch.nn.init.normal_(head.class_logits.weight, std=0.3)
+    torch.nn.init.normal_(head.class_logits.weight, std=std)
     torch.nn.init.normal_(head.box_bins.weight, std=0.3)
     features, targets = make_features(), make_targets([6, 3], seed=2)
     logits, bins = head(features)
@@ -158,6 +159,7 @@ def test_losses_are_the_papers_sums():
     }
     found = head.losses(features, targets)
     assert len(rows) > 10
+    assert (weight.sum() < 1) == (std == 0.01)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert torch.allclose(found[name], value, rtol=1e-4), (name, found[name], value)

@@ -120,6 +120,14 @@ def test_average_over_the_batch_divides_by_all_positives():
     assert torch.isclose(by_batch["loss_box"], 2 * by_image["loss_box"])  # the empty image has no positives and counts as one half there
 
 
+def test_anchors_first_made_in_inference_mode_can_be_trained_with():
+    head = make_head("retinanet")
+    with torch.inference_mode():
+        head.predict(make_features(), torch.tensor([[128, 128]] * 2))
+    assert not head.anchors(SHAPES).boxes.is_inference()
+    assert head.anchors(SHAPES).boxes is head.anchors(SHAPES).boxes  # kept, not made again
+
+
 def test_given_sizes_must_fit_the_levels():
     with pytest.raises(ValueError, match=r"anchor_sizes for the 5 levels \['P3', .*got \[\[32\.0\]\]"):
         make_head("retinanet", anchor_sizes=[[32.0]])
