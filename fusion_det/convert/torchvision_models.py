@@ -122,8 +122,8 @@ MODELS: dict[str, TorchvisionModel] = {
         "fcos_resnet50_fpn_coco-99b0c9b7.pth",
         _FCOS,
         f"{_RESNET_WORDS} backbone.frozen_norm=true neck=fpn neck.extra.count=2 neck.extra.kind=conv_on_output "
-        "head=fcos head.point_offset=0.0 head.distance=relu head.box_weight=uniform head.score_threshold=0.2 "
-        "late_fusion.iou_threshold=0.6 late_fusion.max_detections=100",
+        "head=fcos head.point_offset=0.0 head.cell_stride=measured head.distance=relu head.box_weight=uniform "
+        "head.score_threshold=0.2 late_fusion.iou_threshold=0.6 late_fusion.max_detections=100",
         constants=((r"head\.scales\.\d+\.scale", 1.0),),
     ),
     "fasterrcnn_resnet50_fpn": TorchvisionModel(

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from fusion_det.heads.points import CellStride, cell_steps
+
 Shape = tuple[int, int]
 """Height and width of a map."""
-CellStride = Literal["level", "measured"]
-"""The distance of two cells. level: the level's stride. measured: height (width) of the picture // that of the map, as torchvision has it;
-the picture's is the finest map's times its stride. They differ where the picture is no multiple of the stride."""
 
 # Grids are kept for so many sets of map shapes; pictures come in a few bucket shapes.
 CACHE_SIZE = 32
@@ -79,15 +78,9 @@ class AnchorGrid(nn.Module):
     def place(self, level: int, shapes: Sequence[Shape]) -> Tensor:
         """Boxes [A_i, 4] of one level in pixels."""
         cell: Tensor = getattr(self, f"cell_{level}")
-        vertical, horizontal = self._steps(level, shapes)
+        vertical, horizontal = cell_steps(level, shapes, self.strides, self.cell_stride)
         y, x = (torch.arange(size, device=cell.device, dtype=torch.float32) + self.offset for size in shapes[level])
         return repeat_cell(y * vertical, x * horizontal, cell)
-
-    def _steps(self, level: int, shapes: Sequence[Shape]) -> tuple[float, float]:
-        if self.cell_stride == "level":
-            return self.strides[level], self.strides[level]
-        (finest_height, finest_width), (height, width) = shapes[0], shapes[level]
-        return finest_height * self.strides[0] // height, finest_width * self.strides[0] // width
 
 
 def repeat_cell(y: Tensor, x: Tensor, cell: Tensor) -> Tensor:

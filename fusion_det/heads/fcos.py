@@ -15,7 +15,7 @@ from torchvision.ops import sigmoid_focal_loss
 from fusion_det.heads.assignment import Assignment
 from fusion_det.heads.dense import check_head, choose_candidates, flatten_levels, init_normal, make_tower, prior_bias, shared_width
 from fusion_det.heads.fcos_assigner import assign_points
-from fusion_det.heads.points import decode_distances, grid_points, level_values
+from fusion_det.heads.points import CellStride, decode_distances, grid_points, level_values
 from fusion_det.layers import LearnedScale
 from fusion_det.losses.boxes import masked_giou_loss
 from fusion_det.structures import LevelSpec, RawDetections, Targets
@@ -30,7 +30,7 @@ class FCOS(nn.Module):
     end: 8 gives the paper's 64, 128, 256, 512 on strides 8 to 128. All losses are divided by the number of positive points (at least 1);
     the box loss by the sum of the centre-ness targets. Score of a detection: sqrt(class probability * centre-ness).
     Deviation: normalises distances by the stride always (``norm_reg_targets`` of the reference code).
-    torchvision's FCOS is ``distance=relu box_weight=uniform point_offset=0`` with all scales at 1.
+    torchvision's FCOS is ``distance=relu box_weight=uniform point_offset=0 cell_stride=measured`` with all scales at 1.
     """
 
     def __init__(
@@ -50,12 +50,14 @@ class FCOS(nn.Module):
         prior_probability: Annotated[float, Field(gt=0, lt=1)],
         score_threshold: Annotated[float, Field(ge=0, lt=1)],
         candidates_per_level: PositiveInt,
+        cell_stride: Literal["level", "measured"] = "level",
     ) -> None:
         super().__init__()
         self.levels = check_head(levels, num_classes, owner="head fcos")
         channels = shared_width(self.levels, owner="head fcos")
         self.num_classes, self.strides = num_classes, [level.stride for level in self.levels]
         self.point_offset, self.range_factor, self.center_radius = point_offset, range_factor, center_radius
+        self.cell_stride: CellStride = cell_stride
         self.distance, self.box_weight = distance, box_weight
         self.focal_alpha, self.focal_gamma = focal_alpha, focal_gamma
         self.score_threshold, self.candidates_per_level = score_threshold, candidates_per_level
@@ -104,7 +106,7 @@ class FCOS(nn.Module):
         """Points [P, 2] with stride, lower and upper range [P] of their level, in pixels."""
         shapes = [(x.shape[-2], x.shape[-1]) for x in features]
         device, counts = features[0].device, [height * width for height, width in shapes]
-        points, _ = grid_points(shapes, self.strides, device, offset=self.point_offset)
+        points, _ = grid_points(shapes, self.strides, device, offset=self.point_offset, cell_stride=self.cell_stride)
         ends = [self.range_factor * stride for stride in self.strides[:-1]]
         low, high = level_values([0.0, *ends], counts, device), level_values([*ends, math.inf], counts, device)
         return points, level_values(self.strides, counts, device), low, high

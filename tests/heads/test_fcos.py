@@ -224,3 +224,12 @@ def test_points_are_cell_centres_row_by_row():
     points, level = grid_points([(1, 2), (1, 1)], [8, 16], torch.device("cpu"))
     assert points.tolist() == [[4.0, 4.0], [12.0, 4.0], [8.0, 8.0]]
     assert level.tolist() == [0, 0, 1]
+
+
+def test_measured_points_are_as_far_apart_as_the_picture_is_long():
+    shapes = [(20, 28), (10, 14), (5, 7), (3, 4), (2, 2)]  # 160 x 224 pixels
+    points, level = grid_points(shapes, [8, 16, 32, 64, 128], torch.device("cpu"), offset=0.0, cell_stride="measured")
+    assert points[level == 3].max(dim=0).values.tolist() == [3 * (224 // 4), 2 * (160 // 3)]
+    assert points[level == 4].tolist() == [[0, 0], [112, 0], [0, 80], [112, 80]]
+    nominal, _ = grid_points(shapes, [8, 16, 32, 64, 128], torch.device("cpu"), offset=0.0)
+    assert torch.equal(points[level < 3], nominal[level < 3])
