@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fusion_det.config.types import UnitInterval
-from fusion_det.heads.anchors import AnchorGrid, Anchors, CellStride, anchor_cells
+from fusion_det.heads.anchors import AnchorGrid, Anchors, anchor_cells
 from fusion_det.heads.box_coder import BoxCoder
 from fusion_det.heads.dense import flatten_anchors, init_normal, shared_width
 from fusion_det.heads.matching import match_anchors
@@ -49,7 +49,7 @@ class RPN(nn.Module):
         aspect_ratios: list[PositiveFloat],
         whole_pixels: bool,
         anchor_offset: Annotated[float, Field(ge=0, lt=1)],
-        cell_stride: CellStride,
+        cell_stride: Literal["level", "measured"],
         positive_overlap: Annotated[float, Field(gt=0, le=1)],
         negative_overlap: Annotated[float, Field(gt=0, le=1)],
         crowd_overlap: Annotated[float, Field(gt=0, le=1)],
