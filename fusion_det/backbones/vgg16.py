@@ -66,6 +66,9 @@ class VGG16(PartlyFrozen):
         dilation = 6 if dense_pool5 else 3
         self.fc6 = _make_conv(512, FC_WIDTH, 3, dilation) if taps[-1] in ("fc6", "fc7") else None
         self.fc7 = _make_conv(FC_WIDTH, FC_WIDTH, 1, 1) if taps[-1] == "fc7" else None
+        for fc in (self.fc6, self.fc7):
+            if fc is not None:
+                nn.init.xavier_uniform_(fc.weight)  # as torchvision's SSD; the convolutions as its VGG16
         if weights is not None:
             load_state_file(
                 self, find_weights(weights, pixels), network="VGG16", adapt=fit_names,

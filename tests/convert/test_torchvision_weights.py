@@ -176,6 +176,13 @@ def test_the_published_names_are_torchvisions():
         assert weights.url.endswith(f"/{model.file}")
 
 
+def test_the_page_of_weights_has_the_words():
+    page = (CONFIGS.parent / "docs" / "parity.md").read_text()
+    for name, model in MODELS.items():
+        assert f"| `{name}` |" in page
+        assert not model.words or f"{name}:\n  {model.words}\n" in page
+
+
 def test_every_name_of_torchvision_has_a_rule_and_no_two_meet():
     for name, model in MODELS.items():
         with torch.device("meta"):
