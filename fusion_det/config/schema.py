@@ -118,7 +118,7 @@ class TrainConfig(Settings):
     resume: str | None = None
     """auto: go on with the newest unfinished run of this name; or a run folder or checkpoint."""
     init_from: str | None = None
-    """Checkpoint whose weights to start from."""
+    """Checkpoint whose weights to start from, or torchvision:MODEL, torchvision:MODEL:FILE (docs/parity.md)."""
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""
     trainer: TrainerSettings = TrainerSettings()
