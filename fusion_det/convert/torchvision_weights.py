@@ -63,11 +63,10 @@ def load_state(
     categories = get_model_weights(name).DEFAULT.meta["categories"]
     state, report = _fit(renamed, model, described, norm_eps, class_names=class_names, categories=categories)
     if not report.matched:
-        raise ValueError(
-            f"none of the tensors of torchvision's {name} fits this model{f'; the same one is {described.words}' * bool(described.words)}"
-        )
+        hint = f"; the same one is {described.words}" if described.words else ""
+        raise ValueError(f"none of the tensors of torchvision's {name} fits this model{hint}")
     model.load_state_dict(state, strict=False)
-    if not report.whole and described.words:
+    if described.words and (report.missing or report.unexpected):
         report.notes.append(f"the same detector as torchvision's is: experiment=null {described.words}")
     return report
 
