@@ -35,11 +35,12 @@ from fusion_det.config.cli import load_settings
 from fusion_det.config.tools import default_config_dir, get_tool
 from fusion_det.heads.roi_align import roi_align
 
-NOTE = """Random maps and boxes of 4 px to the whole picture, 2 x 2 samples a bin; outputs are compared before anything is timed (1e-4). torchvision: its
-`MultiScaleRoIAlign`. Not shown: more threads; GPUs, where `roi_align` takes torchvision's kernel until this was measured there."""
-STEP_NOTE = """Batch 2, 320 x 320 px, 7 boxes a picture, 512 proposals a picture are taught, nothing frozen, no optimizer step. The arms are different
-networks of the same layers with random weights; that they compute the same is tested in `tests/heads/test_faster_rcnn.py`. Not shown: how far the
-losses of bf16 are from fp32, more threads, prediction, GPUs."""
+NOTE = """Random maps and boxes of 4 px to the whole picture, 2 x 2 samples a bin; outputs are compared before anything is timed
+(1e-4). torchvision: its `MultiScaleRoIAlign`. Not shown: more threads; GPUs, where `roi_align` takes torchvision's kernel until this was
+measured there."""
+STEP_NOTE = """Batch 2, 320 x 320 px, 7 boxes a picture, 512 proposals a picture are taught, nothing frozen, no optimizer step. The arms
+are different networks of the same layers with random weights; that they compute the same is tested in `tests/heads/test_faster_rcnn.py`.
+Not shown: how far the losses of bf16 are from fp32, more threads, prediction, GPUs."""
 
 Times = tuple[float, float]
 """Seconds forward and backward."""

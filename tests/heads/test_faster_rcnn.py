@@ -26,7 +26,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from fusion_det.config.instantiate import build
 from fusion_det.heads.random_sampling import Sample, sample
-from fusion_det.heads.suppression import keep_best
+from fusion_det.heads.suppression import _all_at_once, keep_best
 from fusion_det.structures import LevelSpec, Targets
 
 LEVELS = [LevelSpec(f"P{i}", CHANNELS, 2**i) for i in range(2, 7)]
@@ -251,6 +251,7 @@ def test_suppression_keeps_what_torchvision_keeps():
     for row in range(6):
         slots = valid[row].nonzero()[:, 0]
         assert set(keep[row].nonzero()[:, 0].tolist()) == set(slots[nms(boxes[row, slots], ranks[slots], 0.5)].tolist())
+    assert torch.equal(_all_at_once(boxes, valid, 0.5), keep)  # what a GPU does
     assert keep_best(boxes[:0], valid[:0], 0.5).shape == (0, 50)
 
 
