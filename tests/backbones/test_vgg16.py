@@ -16,9 +16,13 @@ from torchvision.models.detection import ssd300_vgg16
 from fusion_det.backbones import vgg16_weights
 from fusion_det.backbones.vgg16 import VGG16
 from fusion_det.backbones.vgg16_weights import fit_names
+from fusion_det.build import dry_run
+from fusion_det.config.cli import load_settings
+from fusion_det.config.tools import get_tool
 from fusion_det.errors import CheckpointError, ConfigError
 
-KEYS = yaml.safe_load((Path(__file__).resolve().parents[2] / "configs" / "backbone" / "vgg16.yaml").read_text())
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+KEYS = yaml.safe_load((CONFIGS / "backbone" / "vgg16.yaml").read_text())
 KEYS.pop("_target_")
 PAPERS = {
     "ssd": (["conv4_3", "fc7"], [("C3", 512, 8), ("C4", 1024, 16)]),
@@ -124,6 +128,25 @@ def test_training_reaches_every_parameter_and_bf16_stays_close():
     for exact, found in zip(maps, rough, strict=True):
         assert found.dtype == torch.bfloat16
         assert (found.float() - exact).abs().max() <= 0.05 * exact.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("words", "strides"),
+    [
+        (
+            "neck=ssd neck.widths=1.0 neck.extra.widths=[512,256,256,256] neck.extra.unpadded=2 head=ssd data.image_size=384",
+            [8, 16, 32, 64, 128, 256],
+        ),
+        ("neck=ion_paper backbone.taps=[conv3_3,conv4_3,conv5_3]", [4]),
+        ("neck=hypernet_paper backbone.taps=[conv1_2,conv3_3,conv5_3] neck.topology.stride=4", [4]),
+        ("neck=mscnn backbone.taps=[conv4_3,conv5_3] neck.extra.count=2 neck.extra.convolved=1", [8, 16, 32, 64]),
+    ],
+)
+def test_the_neck_of_each_paper_takes_its_levels(words, strides):
+    settings = load_settings(get_tool("train"), ["backbone=vgg16", "experiment=null", *words.split()], CONFIGS).plain()
+    found = dry_run(settings)
+    assert [level.stride for level in found.levels] == strides
+    assert found.sizes is not None
 
 
 def test_frozen_stages():
