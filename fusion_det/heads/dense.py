@@ -1,4 +1,4 @@
-"""What dense one-stage heads share: towers, flattening, and the choice of candidates."""
+"""What dense one-stage heads share: initial weights, flattening, and the choice of candidates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fusion_det.layers import NormKind, make_norm
 from fusion_det.structures import LevelSpec, RawDetections, check_levels
 
 
@@ -30,19 +29,6 @@ def shared_width(levels: Sequence[LevelSpec], *, owner: str) -> int:
 def prior_bias(probability: float) -> float:
     """The bias at which a sigmoid gives ``probability`` (RetinaNet, section 4.1)."""
     return -math.log((1 - probability) / probability)
-
-
-def make_tower(channels: int, num_convs: int, norm: NormKind) -> nn.Sequential:
-    """``num_convs`` times 3x3 convolution, normalisation, ReLU; normal initial weights (std 0.01) as in RetinaNet and FCOS.
-
-    A convolution before GroupNorm keeps its bias, as in the reference code and torchvision, so that their weights can be loaded.
-    """
-    layers: list[nn.Module] = []
-    for _ in range(num_convs):
-        conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=norm != "bn")
-        init_normal(conv)
-        layers += [conv, make_norm(norm, channels), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)
 
 
 def init_normal(conv: nn.Conv2d, bias: float = 0.0) -> nn.Conv2d:

@@ -10,14 +10,15 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import sigmoid_focal_loss
 
 from fusion_det.heads.assignment import Assignment
-from fusion_det.heads.dense import check_head, choose_candidates, flatten_levels, init_normal, make_tower, prior_bias, shared_width
+from fusion_det.heads.dense import check_head, choose_candidates, flatten_levels, init_normal, prior_bias, shared_width
 from fusion_det.heads.fcos_assigner import assign_points
 from fusion_det.heads.points import CellStride, decode_distances, grid_points, level_values
+from fusion_det.heads.tower import Tower
 from fusion_det.layers import LearnedScale
 from fusion_det.losses.boxes import masked_giou_loss
+from fusion_det.losses.focal import focal_loss
 from fusion_det.structures import LevelSpec, RawDetections, Targets
 
 
@@ -61,8 +62,8 @@ class FCOS(nn.Module):
         self.distance, self.box_weight = distance, box_weight
         self.focal_alpha, self.focal_gamma = focal_alpha, focal_gamma
         self.score_threshold, self.candidates_per_level = score_threshold, candidates_per_level
-        self.class_tower = make_tower(channels, num_convs, norm)
-        self.box_tower = make_tower(channels, num_convs, norm)
+        self.class_tower = Tower(channels, num_convs, norm, len(self.levels))
+        self.box_tower = Tower(channels, num_convs, norm, len(self.levels))
         self.class_logits = init_normal(nn.Conv2d(channels, num_classes, 3, padding=1), prior_bias(prior_probability))
         self.box_distances = init_normal(nn.Conv2d(channels, 4, 3, padding=1))
         self.centerness = init_normal(nn.Conv2d(channels, 1, 3, padding=1))
@@ -71,9 +72,9 @@ class FCOS(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Maps [B, C, H_i, W_i] -> class logits [B, P, classes], distances in strides [B, P, 4] (l, t, r, b), centre-ness logits [B, P]."""
         logits, distances, centerness = [], [], []
-        for x, scale in zip(features, self.scales, strict=True):
-            box_features = self.box_tower(x)
-            logits.append(self.class_logits(self.class_tower(x)))
+        for level, (x, scale) in enumerate(zip(features, self.scales, strict=True)):
+            box_features = self.box_tower(x, level)
+            logits.append(self.class_logits(self.class_tower(x, level)))
             distances.append(scale(self.box_distances(box_features)))
             centerness.append(self.centerness(box_features))
         raw = flatten_levels(distances).float()
@@ -98,9 +99,8 @@ class FCOS(nn.Module):
         }
 
     def _class_loss(self, logits: Tensor, assignment: Assignment) -> Tensor:
-        one_hot = (assignment.labels[..., None] == torch.arange(self.num_classes, device=logits.device)).to(logits.dtype)
-        losses = sigmoid_focal_loss(logits, one_hot, alpha=self.focal_alpha, gamma=self.focal_gamma)
-        return (losses.sum(dim=2) * ~assignment.ignored).sum()
+        losses = focal_loss(logits, assignment.labels, alpha=self.focal_alpha, gamma=self.focal_gamma)
+        return (losses * ~assignment.ignored).sum()
 
     def _points(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Points [P, 2] with stride, lower and upper range [P] of their level, in pixels."""

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from fusion_det.heads.anchors import AnchorGrid, Anchors, anchor_cells, anchor_sizes
 from fusion_det.heads.atss import assign_atss
-from fusion_det.heads.dense import check_head, choose_candidates, flatten_levels, init_normal, make_tower, prior_bias, shared_width
+from fusion_det.heads.dense import check_head, choose_candidates, flatten_levels, init_normal, prior_bias, shared_width
 from fusion_det.heads.overlap import aligned_ious
 from fusion_det.heads.points import decode_distances, encode_distances, level_values
+from fusion_det.heads.tower import Tower
 from fusion_det.layers import LearnedScale
 from fusion_det.losses.boxes import masked_giou_loss
 from fusion_det.losses.distribution import distribution_focal_loss, expected_distance
@@ -60,16 +61,16 @@ class GFL(nn.Module):
         self.strides, self.nearest, self.reg_max, self.quality_beta = strides, nearest, reg_max, quality_beta
         self.box_loss_weight, self.distribution_loss_weight = box_loss_weight, distribution_loss_weight
         self.score_threshold, self.candidates_per_level = score_threshold, candidates_per_level
-        self.class_tower = make_tower(channels, num_convs, norm)
-        self.box_tower = make_tower(channels, num_convs, norm)
+        self.class_tower = Tower(channels, num_convs, norm, len(self.levels))
+        self.box_tower = Tower(channels, num_convs, norm, len(self.levels))
         self.class_logits = init_normal(nn.Conv2d(channels, num_classes, 3, padding=1), prior_bias(prior_probability))
         self.box_bins = init_normal(nn.Conv2d(channels, 4 * (reg_max + 1), 3, padding=1))
         self.scales = nn.ModuleList(LearnedScale() for _ in self.levels)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Maps [B, C, H_i, W_i] -> class logits [B, P, classes], logits of the four distances' bins [B, P, 4, reg_max + 1]; float32."""
-        logits = [self.class_logits(self.class_tower(x)) for x in features]
-        bins = [scale(self.box_bins(self.box_tower(x))) for x, scale in zip(features, self.scales, strict=True)]
+        logits = [self.class_logits(self.class_tower(x, level)) for level, x in enumerate(features)]
+        bins = [self.scales[level](self.box_bins(self.box_tower(x, level))) for level, x in enumerate(features)]
         return flatten_levels(logits).float(), flatten_levels(bins).float().unflatten(2, (4, self.reg_max + 1))
 
     def losses(self, features: Sequence[Tensor], targets: Targets) -> dict[str, Tensor]:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from fusion_det.heads.anchors import AnchorGrid, Anchors, anchor_cells, anchor_sizes
 from fusion_det.heads.assignment import Assignment
 from fusion_det.heads.box_coder import BoxCoder
-from fusion_det.heads.dense import check_head, choose_candidates, flatten_anchors, init_normal, make_tower, prior_bias, shared_width
+from fusion_det.heads.dense import check_head, choose_candidates, flatten_anchors, init_normal, prior_bias, shared_width
 from fusion_det.heads.matching import match_anchors
+from fusion_det.heads.tower import Tower
 from fusion_det.losses.boxes import masked_giou_loss, masked_smooth_l1_loss
 from fusion_det.losses.focal import focal_loss
 from fusion_det.structures import LevelSpec, RawDetections, Targets
@@ -77,15 +78,15 @@ class RetinaNet(nn.Module):
         self.box_loss, self.smooth_l1_beta, self.box_loss_weight = box_loss, smooth_l1_beta, box_loss_weight
         self.score_threshold, self.candidates_per_level = score_threshold, candidates_per_level
         shapes = len(cells[0])
-        self.class_tower = make_tower(channels, num_convs, norm)
-        self.box_tower = make_tower(channels, num_convs, norm)
+        self.class_tower = Tower(channels, num_convs, norm, len(self.levels))
+        self.box_tower = Tower(channels, num_convs, norm, len(self.levels))
         self.class_logits = init_normal(nn.Conv2d(channels, shapes * num_classes, 3, padding=1), prior_bias(prior_probability))
         self.box_deltas = init_normal(nn.Conv2d(channels, shapes * 4, 3, padding=1))
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Maps [B, C, H_i, W_i] -> class logits [B, A, classes] and box deltas [B, A, 4], both float32."""
-        logits = [self.class_logits(self.class_tower(x)) for x in features]
-        deltas = [self.box_deltas(self.box_tower(x)) for x in features]
+        logits = [self.class_logits(self.class_tower(x, level)) for level, x in enumerate(features)]
+        deltas = [self.box_deltas(self.box_tower(x, level)) for level, x in enumerate(features)]
         return flatten_anchors(logits, self.num_classes).float(), flatten_anchors(deltas, 4).float()
 
     def losses(self, features: Sequence[Tensor], targets: Targets) -> dict[str, Tensor]:
