@@ -21,6 +21,7 @@ from torch import nn
 from torchvision.models.detection import FasterRCNN as Reference
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.ops import MultiScaleRoIAlign
 
@@ -139,6 +140,25 @@ def test_twenty_random_batches_give_torchvisions_outputs_and_boxes():
         found += assert_same_detections(final, detections, first_label=1)
     assert found > 1000
     assert levels == {0, 1, 2, 3}
+
+
+@torch.no_grad()
+def test_pictures_of_odd_sizes_give_torchvisions_boxes():
+    """Maps of rounded sizes; the second picture does not fill the input."""
+    ours, theirs = parity_pair(rpn__cell_stride="measured")
+    ours.eval()
+    theirs.eval()
+    height, width, sizes = 100, 140, [(100, 140), (77, 131)]
+    shapes = [(-(-height // level.stride), -(-width // level.stride)) for level in LEVELS]
+    for seed in range(3):
+        features = make_features(2, seed, LEVELS, shapes)
+        named = {str(i): x for i, x in enumerate(features)}
+        pictures = ImageList(torch.zeros(2, 3, height, width), sizes)
+        proposals, _ = theirs.rpn(pictures, named)
+        theirs.roi_heads.box_roi_pool.scales = None  # made anew for these sizes
+        expected, _ = theirs.roi_heads(named, proposals, sizes)
+        final = suppress(ours.predict(features, torch.tensor(sizes)), iou_threshold=0.5, max_detections=100)
+        assert assert_same_detections(final, expected, first_label=1) > 50
 
 
 class First:
