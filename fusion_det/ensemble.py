@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -16,6 +16,9 @@ from fusion_det.errors import CheckpointError, ConfigError, raise_all
 from fusion_det.inference import LoadedDetector, PicturePredictor, load
 from fusion_det.late_fusion.sources import mirrored, mirrored_back, moved, renumbered
 from fusion_det.structures import Detections, ImageBatch, RawDetections
+
+if TYPE_CHECKING:
+    from fusion_det.config.schema import EvaluateConfig, PredictConfig
 
 SIZE_MULTIPLE = 32
 """Sizes of pictures are multiples of this, as in training."""
@@ -113,6 +116,19 @@ def load_ensemble(
         raise ConfigError(f"{repeated[0]} is named twice", where="checkpoint", mend="name each checkpoint once, and weigh it with weights=")
     detectors = [load(name, device=device, use_ema=use_ema) for name in names]
     return Ensemble(detectors, scales=scales, flip=flip, late_fusion=late_fusion, weights=weights)
+
+
+def chosen_ensemble(settings: EvaluateConfig | PredictConfig) -> Ensemble:
+    """The checkpoints of ``settings``, seen and brought together as they say."""
+    return load_ensemble(
+        settings.checkpoint,
+        device=settings.device,
+        use_ema=settings.use_ema,
+        scales=settings.tta.scales,
+        flip=settings.tta.flip,
+        late_fusion=settings.late_fusion,
+        weights=settings.weights,
+    )
 
 
 def merged_late_fusion(own: Mapping[str, Any], given: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -183,17 +183,9 @@ def predict_files(settings: PredictConfig) -> None:
     A picture that cannot be read is named and skipped; the others are done first, then the faults are raised.
     """
     paths = find_pictures(Path(settings.source).expanduser())
-    from fusion_det.ensemble import load_ensemble  # it builds on this module
+    from fusion_det.ensemble import chosen_ensemble  # it builds on this module
 
-    detector = load_ensemble(
-        settings.checkpoint,
-        device=settings.device,
-        use_ema=settings.use_ema,
-        scales=settings.tta.scales,
-        flip=settings.tta.flip,
-        late_fusion=settings.late_fusion,
-        weights=settings.weights,
-    )
+    detector = chosen_ensemble(settings)
     output = Path(settings.output)
     try:
         output.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from fusion_det.data.coco_index import CocoIndex, read_index
 from fusion_det.data.dataset import DetectionDataset
 from fusion_det.data.loader import Batches, eval_loader, worker_count
 from fusion_det.data.sources import one_split
-from fusion_det.ensemble import Ensemble, load_ensemble
+from fusion_det.ensemble import Ensemble, chosen_ensemble
 from fusion_det.errors import ConfigError, DataError, FusionDetError
 from fusion_det.evaluation.evaluator import check_expectations, collect_results, score_predictions
 from fusion_det.evaluation.predictions import write_predictions
@@ -31,15 +31,7 @@ def evaluate(settings: EvaluateConfig) -> None:
     The data are the (first) checkpoint's own (``split``), those of ``data``, or ``annotations`` with ``images``; their classes must be
     the checkpoint's.
     """
-    detector = load_ensemble(
-        settings.checkpoint,
-        device=settings.device,
-        use_ema=settings.use_ema,
-        scales=settings.tta.scales,
-        flip=settings.tta.flip,
-        late_fusion=settings.late_fusion,
-        weights=settings.weights,
-    )
+    detector = chosen_ensemble(settings)
     where = detector.detectors[0].where
     index = choose_index(settings, detector)
     for line in index.ledger.lines():
