@@ -1,0 +1,87 @@
+"""COCO box matches straight from arrays: the fast twin of pycocotools."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fusion_det.evaluation.box_matching import AREA_BITS, Boxes, TruthBoxes, match_boxes, position_in_run
+from fusion_det.evaluation.ground_truth import checked_truth, refuse_unknown_detections
+from fusion_det.evaluation.match_table import MatchTable
+from fusion_det.evaluation.predictions import DetectionArrays
+
+
+def match(ground_truth: dict[str, Any], detections: DetectionArrays, *, max_detections: int = 100) -> MatchTable:
+    """The matches of ``detections`` with ``ground_truth`` (a COCO dict, ``xywh`` boxes in the original frame), and so its AP and AR.
+
+    ``max_detections`` per image and class replaces COCO's 100. Neither input is changed. Raises :class:`DataError` for numbers that are
+    not finite, negative sizes, and ids that are unknown or repeated.
+    """
+    if max_detections < 1:
+        raise ValueError(f"max_detections: expected at least 1, got {max_detections}")
+    detections.check_numbers()
+    truth = checked_truth(ground_truth, [])
+    refuse_unknown_detections(detections, truth)
+    return match_checked(truth, detections, max_detections=max_detections)
+
+
+def match_checked(truth: dict[str, list[dict[str, Any]]], detections: DetectionArrays, *, max_detections: int) -> MatchTable:
+    """:func:`match` of what :func:`checked_truth` gave with detections that were found to fit it."""
+    image_ids = np.sort(np.array([image["id"] for image in truth["images"]], dtype=np.int64))
+    categories = sorted(truth["categories"], key=lambda category: category["id"])
+    category_ids = np.array([category["id"] for category in categories], dtype=np.int64)
+    truth_image, truth_class, boxes = _truth_boxes(truth["annotations"], image_ids, category_ids)
+
+    image, label = _indices(image_ids, detections.image_ids), _indices(category_ids, detections.category_ids)
+    row, rank = _in_order(image, label, detections.scores)
+    if (rank >= max_detections).any():
+        kept = rank < max_detections
+        row, rank = row[kept], rank[kept]
+    image, label = image[row].astype(np.int32), label[row]
+    group = label * np.int64(len(image_ids)) + image
+    matched, ignored = match_boxes(boxes, Boxes.of(detections.boxes[row], group))
+    return MatchTable(
+        image_ids=image_ids,
+        category_ids=category_ids,
+        category_names=tuple(category["name"] for category in categories),
+        max_detections=max_detections,
+        class_starts=np.searchsorted(label, np.arange(len(category_ids) + 1)),
+        image=image,
+        score=detections.scores[row],
+        rank=rank,
+        row=row,
+        matched_bits=matched,
+        ignored_bits=ignored,
+        truth_image=truth_image,
+        truth_class=truth_class,
+        truth_counted=np.array([boxes.ignored & bits == 0 for bits in AREA_BITS]),
+    )
+
+
+def _truth_boxes(
+    annotations: list[dict[str, Any]], image_ids: np.ndarray, category_ids: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, TruthBoxes]:
+    """Image and class (int32 [G]) of the boxes, and the boxes, in the order of :class:`TruthBoxes`."""
+    image = np.searchsorted(image_ids, np.array([a["image_id"] for a in annotations], dtype=np.int64)).astype(np.int32)
+    label = np.searchsorted(category_ids, np.array([a["category_id"] for a in annotations], dtype=np.int64)).astype(np.int32)
+    xywh = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
+    crowd = np.array([a["iscrowd"] for a in annotations], dtype=bool)
+    area = np.array([a["area"] for a in annotations], dtype=np.float64)
+    order = np.lexsort((image, label))
+    boxes = Boxes.of(xywh[order], label[order] * np.int64(len(image_ids)) + image[order])
+    return image[order], label[order], TruthBoxes.of(boxes, crowd[order], area[order])
+
+
+def _indices(known: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Positions of ``ids`` in ``known``; up to 65,536 of them in 16 bits, which NumPy sorts by radix."""
+    return np.searchsorted(known, ids).astype(np.uint16 if len(known) <= 1 << 16 else np.uint32)
+
+
+def _in_order(image: np.ndarray, label: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows in the order of :class:`MatchTable`, int64 [N], and the rank of each within its image and class, int32 [N]."""
+    row = image.argsort(kind="stable")
+    row = row[(-scores[row]).argsort(kind="stable")]
+    row = row[label[row].argsort(kind="stable")]
+    group = label[row] * np.int64(int(image.max(initial=0)) + 1) + image[row]
+    return row, position_in_run(group, image[row].argsort(kind="stable"))
