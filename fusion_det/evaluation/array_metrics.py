@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from fusion_det.evaluation.box_matching import AREA_BITS, Boxes, TruthBoxes, match_boxes, position_in_run
-from fusion_det.evaluation.ground_truth import checked_truth, refuse_unknown_detections
+from fusion_det.evaluation.ground_truth import refuse_unknown_ids
 from fusion_det.evaluation.match_table import MatchTable
 from fusion_det.evaluation.predictions import DetectionArrays
+from fusion_det.evaluation.truth_arrays import TruthArrays
 
 
 def match(ground_truth: dict[str, Any], detections: DetectionArrays, *, max_detections: int = 100) -> MatchTable:
@@ -21,18 +22,16 @@ def match(ground_truth: dict[str, Any], detections: DetectionArrays, *, max_dete
     if max_detections < 1:
         raise ValueError(f"max_detections: expected at least 1, got {max_detections}")
     detections.check_numbers()
-    truth = checked_truth(ground_truth, [])
-    refuse_unknown_detections(detections, truth)
+    truth = TruthArrays.of(ground_truth, [])
+    refuse_unknown_ids(detections, truth.image_ids, truth.category_ids)
     return match_checked(truth, detections, max_detections=max_detections)
 
 
-def match_checked(truth: dict[str, list[dict[str, Any]]], detections: DetectionArrays, *, max_detections: int) -> MatchTable:
-    """:func:`match` of what :func:`checked_truth` gave with detections that were found to fit it."""
-    image_ids = np.sort(np.array([image["id"] for image in truth["images"]], dtype=np.int64))
-    categories = sorted(truth["categories"], key=lambda category: category["id"])
-    category_ids = np.array([category["id"] for category in categories], dtype=np.int64)
-    truth_image, truth_class, boxes = _truth_boxes(truth["annotations"], image_ids, category_ids)
-
+def match_checked(truth: TruthArrays, detections: DetectionArrays, *, max_detections: int) -> MatchTable:
+    """:func:`match` for detections that were found to fit the ground truth."""
+    image_ids, by_id = np.sort(truth.image_ids), np.argsort(truth.category_ids)
+    category_ids = truth.category_ids[by_id]
+    truth_image, truth_class, boxes = _truth_boxes(truth, image_ids, category_ids)
     image, label = _indices(image_ids, detections.image_ids), _indices(category_ids, detections.category_ids)
     row, rank = _in_order(image, label, detections.scores)
     if (rank >= max_detections).any():
@@ -44,7 +43,7 @@ def match_checked(truth: dict[str, list[dict[str, Any]]], detections: DetectionA
     return MatchTable(
         image_ids=image_ids,
         category_ids=category_ids,
-        category_names=tuple(category["name"] for category in categories),
+        category_names=tuple(truth.category_names[k] for k in by_id),
         max_detections=max_detections,
         class_starts=np.searchsorted(label, np.arange(len(category_ids) + 1)),
         image=image,
@@ -59,18 +58,13 @@ def match_checked(truth: dict[str, list[dict[str, Any]]], detections: DetectionA
     )
 
 
-def _truth_boxes(
-    annotations: list[dict[str, Any]], image_ids: np.ndarray, category_ids: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, TruthBoxes]:
+def _truth_boxes(truth: TruthArrays, image_ids: np.ndarray, category_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, TruthBoxes]:
     """Image and class (int32 [G]) of the boxes, and the boxes, in the order of :class:`TruthBoxes`."""
-    image = np.searchsorted(image_ids, np.array([a["image_id"] for a in annotations], dtype=np.int64)).astype(np.int32)
-    label = np.searchsorted(category_ids, np.array([a["category_id"] for a in annotations], dtype=np.int64)).astype(np.int32)
-    xywh = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
-    crowd = np.array([a["iscrowd"] for a in annotations], dtype=bool)
-    area = np.array([a["area"] for a in annotations], dtype=np.float64)
+    image = np.searchsorted(image_ids, truth.box_images).astype(np.int32)
+    label = np.searchsorted(category_ids, truth.box_categories).astype(np.int32)
     order = np.lexsort((image, label))
-    boxes = Boxes.of(xywh[order], label[order] * np.int64(len(image_ids)) + image[order])
-    return image[order], label[order], TruthBoxes.of(boxes, crowd[order], area[order])
+    boxes = Boxes.of(truth.boxes[order], label[order] * np.int64(len(image_ids)) + image[order])
+    return image[order], label[order], TruthBoxes.of(boxes, truth.crowd[order], truth.areas[order])
 
 
 def _indices(known: np.ndarray, ids: np.ndarray) -> np.ndarray:

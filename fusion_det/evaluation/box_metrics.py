@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fusion_det.evaluation.curves import Curves
 
 SUMMARY_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 CLASS_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
@@ -24,8 +27,12 @@ class BoxMetrics:
     per_supercategory: dict[str, dict[str, Number]]
     """By supercategory: means over its classes that have boxes; empty if all classes share one supercategory."""
     counts: dict[str, int]
-    """images, images_without_boxes, boxes, crowds, detections, classes, classes_without_boxes, max_detections."""
+    """images (all, without boxes, without detections), boxes, crowds, detections, classes (all, without boxes), max_detections."""
+    per_iou: dict[str, dict[str, Number]] = field(default_factory=dict)
+    """By IoU threshold, ``"0.50"`` to ``"0.95"``: AP and AR100, means over the classes."""
     warnings: tuple[str, ...] = ()
+    curves: Curves | None = field(default=None, compare=False, repr=False)
+    """Precision over recall, from which all numbers come; no part of :meth:`as_dict`."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain containers for a JSON file, without non-finite numbers."""
@@ -33,6 +40,7 @@ class BoxMetrics:
             "summary": dict(self.summary),
             "per_class": {name: dict(values) for name, values in self.per_class.items()},
             "per_supercategory": {name: dict(values) for name, values in self.per_supercategory.items()},
+            "per_iou": {threshold: dict(values) for threshold, values in self.per_iou.items()},
             "counts": dict(self.counts),
             "warnings": list(self.warnings),
         }
@@ -44,7 +52,7 @@ class BoxMetrics:
         return {tag: value for tag, value in tags.items() if value is not None}
 
     def table(self) -> str:
-        """The twelve numbers, then one line per class and supercategory, times 100, ``-`` for undefined."""
+        """The twelve numbers, then one line per class and supercategory and the IoU thresholds, times 100, ``-`` for undefined."""
         counts = self.counts
         lines = [
             f"box metrics x 100 on {counts['images']} images, {counts['boxes']} boxes, {counts['detections']} detections "
@@ -56,6 +64,9 @@ class BoxMetrics:
             lines += ["", *_rows("class", self.per_class, (*CLASS_NAMES, "images", "boxes"))]
         if self.per_supercategory:
             lines += ["", *_rows("supercategory", self.per_supercategory, CLASS_NAMES)]
+        if self.per_iou:
+            lines += ["", "  ".join(f"{word:>5}" for word in ("IoU", *self.per_iou))]
+            lines += ["  ".join([f"{name:>5}", *(_percent(v[name]) for v in self.per_iou.values())]) for name in ("AP", "AR100")]
         return "\n".join(lines + [f"warning: {printable(warning)}" for warning in self.warnings])
 
 

@@ -16,10 +16,11 @@ import numpy as np
 from fusion_det.errors import DataError
 from fusion_det.evaluation.predictions import DetectionArrays
 
+Truth = dict[str, list[dict[str, Any]]]
 _MEND = "run tools/validate.py on the annotation file"
 
 
-def checked_truth(ground_truth: dict[str, Any], warnings: list[str]) -> dict[str, list[dict[str, Any]]]:
+def checked_truth(ground_truth: dict[str, Any], warnings: list[str]) -> Truth:
     """A private copy of ``ground_truth`` with only what box evaluation needs and annotation ids 1..N; the input stays as it is.
 
     Repairs are appended to ``warnings`` with their number. Raises :class:`DataError` for what cannot be repaired.
@@ -43,14 +44,18 @@ def checked_truth(ground_truth: dict[str, Any], warnings: list[str]) -> dict[str
     }
 
 
-def refuse_unknown_detections(detections: DetectionArrays, truth: dict[str, list[dict[str, Any]]]) -> None:
+def refuse_unknown_detections(detections: DetectionArrays, truth: Truth) -> None:
     """Raise :class:`DataError` if a detection names an image or a category that the ground truth does not have."""
-    image_ids = [image["id"] for image in truth["images"]]
-    category_ids = [category["id"] for category in truth["categories"]]
+    image_ids, category_ids = (np.array([record["id"] for record in truth[key]], dtype=np.int64) for key in ("images", "categories"))
+    refuse_unknown_ids(detections, image_ids, category_ids)
+
+
+def refuse_unknown_ids(detections: DetectionArrays, image_ids: np.ndarray, category_ids: np.ndarray) -> None:
+    """The same for known ids as arrays."""
     for kind, used, known in (("image", detections.image_ids, image_ids), ("category", detections.category_ids, category_ids)):
-        outside = ~np.isin(used, np.array(known, dtype=np.int64))
+        outside = ~np.isin(used, known)
         if outside.any():
-            _refuse_unknown("detections", kind, used[outside].tolist(), known, total=len(used))
+            _refuse_unknown("detections", kind, used[outside].tolist(), known.tolist(), total=len(used))
 
 
 def _checked_annotation(annotation: dict[str, Any], number: int) -> dict[str, Any]:
@@ -75,7 +80,7 @@ def _checked_annotation(annotation: dict[str, Any], number: int) -> dict[str, An
 
 def _unique_ids(records: Sequence[dict[str, Any]], kind: str) -> list[int]:
     ids = [record.get("id") for record in records]
-    if wrong := [value for value in ids if not isinstance(value, int) or isinstance(value, bool)]:
+    if wrong := [value for value in ids if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**63]:
         raise DataError(f"{len(wrong)} {kind} ids are not integers: {_first(wrong)}", where="ground truth", mend=_MEND)
     if repeated := [value for value, count in Counter(ids).items() if count > 1]:
         raise DataError(f"{len(repeated)} {kind} ids occur more than once: {_first(repeated)}", where="ground truth", mend=_MEND)

@@ -6,20 +6,24 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
 
 from fusion_det.config.files import write_atomic
 from fusion_det.errors import DataError, FusionDetError
-from fusion_det.structures import Detections
+
+if TYPE_CHECKING:
+    from fusion_det.structures import Detections
 
 BOX_DECIMALS = 3
 """With the digits of the score: AP moves by at most 0.002 points in 30 random sets of 30 images; with 2 and 5 digits by 0.05."""
 SCORE_DECIMALS = 7
 """Enough to keep nearly all float32 scores apart; coarser rounding makes ties, and ties move AP."""
+_LARGEST = 2.0**63
+"""Of any number of a box, as in the ground truth."""
 REQUIRED_KEYS = ("image_id", "category_id", "bbox", "score")
 
 
@@ -42,24 +46,39 @@ class DetectionArrays:
     @classmethod
     def from_results(cls, results: Sequence[dict[str, Any]], *, where: str = "results") -> Self:
         """Columns of a COCO results list. Raises :class:`DataError` naming the first record that is not a finite detection."""
-        for index, record in enumerate(results):
-            if fault := _record_fault(record):
-                raise DataError(fault, where=f"{where}[{index}]", mend="a record is {image_id, category_id, bbox: [x, y, w, h], score}")
+        columns = _plain_columns(results)
+        if columns is None:
+            for index, record in enumerate(results):
+                if fault := _record_fault(record):
+                    raise DataError(fault, where=f"{where}[{index}]", mend="a record is {image_id, category_id, bbox: [x, y, w, h], score}")
+            columns = (
+                [int(record["image_id"]) for record in results],
+                [int(record["category_id"]) for record in results],
+                [float(number) for record in results for number in record["bbox"]],
+                [float(record["score"]) for record in results],
+            )
+        images, categories, boxes, scores = columns
         arrays = cls(
-            image_ids=np.array([int(record["image_id"]) for record in results], dtype=np.int64),
-            category_ids=np.array([int(record["category_id"]) for record in results], dtype=np.int64),
-            boxes=np.array([record["bbox"] for record in results], dtype=np.float64).reshape(-1, 4),
-            scores=np.array([record["score"] for record in results], dtype=np.float64),
+            image_ids=np.array(images, dtype=np.int64),
+            category_ids=np.array(categories, dtype=np.int64),
+            boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
+            scores=np.array(scores, dtype=np.float64),
         )
         arrays.check_numbers(where=where)
         return arrays
 
     def check_numbers(self, *, where: str = "results") -> None:
-        """Raise :class:`DataError` for the first box or score that is not finite, or box with a negative width or height."""
+        """Raise :class:`DataError` for the first box or score that cannot be measured.
+
+        That is a number that is not finite, a negative width or height, and a size whose area overflows or underflows: IoU would be NaN.
+        """
+        width, height = self.boxes[:, 2], self.boxes[:, 3]
         faults = {
             "box is not finite": ~np.isfinite(self.boxes).all(axis=1),
             "score is not finite": ~np.isfinite(self.scores),
-            "box has a negative width or height": (self.boxes[:, 2:] < 0).any(axis=1),
+            "box has a negative width or height": (width < 0) | (height < 0),
+            "box is too large": (np.abs(self.boxes) >= _LARGEST).any(axis=1),
+            "box is too small, but not empty": (width > 0) & (height > 0) & (width * height == 0),
         }
         for what, wrong in faults.items():
             if wrong.any():
@@ -81,6 +100,8 @@ def to_coco_results(
     ``category_ids[label]`` and ``level_names[level]`` translate indices; a level named ``None`` is left out of the record. One copy from
     the device, whatever B and N.
     """
+    import torch  # here, as files are read and measured without it
+
     if len(image_ids) != detections.boxes.shape[0]:
         raise ValueError(f"expected one image id for each of {detections.boxes.shape[0]} images, got {len(image_ids)}")
     columns = (detections.scores, detections.labels, detections.levels, detections.sources, detections.valid)
@@ -139,6 +160,20 @@ def read_predictions(path: str | Path) -> list[dict[str, Any]]:
         raise DataError(f"expected a list of detections, got {type(results).__name__}", where=where, mend=mend)
     DetectionArrays.from_results(results, where=where)
     return results
+
+
+def _plain_columns(results: Sequence[dict[str, Any]]) -> tuple[list[int], list[int], list[float], list[float]] | None:
+    """Images, categories, box numbers and scores; ``None`` where a record is not plain enough to be checked as part of a column."""
+    try:
+        images, categories, boxes, scores = ([record[key] for record in results] for key in REQUIRED_KEYS)
+        numbers = list(chain.from_iterable(boxes))
+        integers = {*map(type, images), *map(type, categories)} <= {int} and {*map(type, numbers), *map(type, scores)} <= {int, float}
+        if not integers or not set(map(len, boxes)) <= {4}:
+            return None
+        spread = [f(column) for column in (images, categories, numbers, scores) if column for f in (min, max)]
+    except (KeyError, TypeError, IndexError):
+        return None
+    return (images, categories, numbers, scores) if all(-(2**63) < value < 2**63 for value in spread) else None
 
 
 def _record_fault(record: Any) -> str | None:
