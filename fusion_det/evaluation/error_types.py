@@ -1,6 +1,6 @@
 """TIDE: why a detector loses AP, as the AP it would gain if one type of error were put right.
 
-Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020, section 2.2. NumPy only.
+Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020, section 2. NumPy only.
 Pinned to the numbers of tidecv 1.0.1. Deviations from it, all stated with the functions: which classes the mean is over, the order of
 equal scores, COCO's recall points, and deltas below 0 are kept.
 """

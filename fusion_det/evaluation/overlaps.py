@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fusion_det.evaluation.ground_truth import checked_truth, refuse_unknown_detections
+from fusion_det.evaluation.ground_truth import refuse_unknown_ids
+from fusion_det.evaluation.truth_arrays import TruthArrays
 
 if TYPE_CHECKING:
     from fusion_det.evaluation.predictions import DetectionArrays
@@ -71,9 +71,9 @@ class Overlaps:
 
 
 def find_overlaps(
-    ground_truth: dict[str, Any], detections: DetectionArrays, *, minimum_iou: float = 0.1, max_detections: int | None = 100
+    ground_truth: dict[str, Any] | TruthArrays, detections: DetectionArrays, *, minimum_iou: float = 0.1, max_detections: int | None = 100
 ) -> Overlaps:
-    """All pairs of ``detections`` and boxes of a COCO dict (``xywh``, original frame) with an IoU of at least ``minimum_iou``.
+    """All pairs of ``detections`` and boxes of the ground truth (a COCO dict, or its columns) with an IoU of at least ``minimum_iou``.
 
     ``max_detections`` keeps the best-scoring ones of each image. Time and memory grow with the detections times the boxes of an image.
     Raises :class:`DataError` for numbers that are not finite and for ids that are unknown or repeated.
@@ -83,11 +83,12 @@ def find_overlaps(
     if max_detections is not None and max_detections < 1:
         raise ValueError(f"max_detections: expected at least 1, got {max_detections}")
     detections.check_numbers()
-    truth = checked_truth(ground_truth, [])
-    refuse_unknown_detections(detections, truth)
-    image_ids, category_ids = (np.array(sorted(record["id"] for record in truth[key]), np.int64) for key in ("images", "categories"))
+    truth = ground_truth if isinstance(ground_truth, TruthArrays) else TruthArrays.of(ground_truth, [])
+    refuse_unknown_ids(detections, truth.image_ids, truth.category_ids)
+    image_ids, by_id = np.sort(truth.image_ids), np.argsort(truth.category_ids)
+    category_ids = truth.category_ids[by_id]
     found = _sorted_detections(detections, image_ids, category_ids, max_detections)
-    boxes, crowds = (_columns(truth["annotations"], image_ids, category_ids, crowd=crowd) for crowd in (0, 1))
+    boxes, crowds = (_sorted_boxes(truth, image_ids, category_ids, chosen) for chosen in (~truth.crowd, truth.crowd))
 
     chunks = list(_pairs(found, boxes, len(image_ids), minimum_iou))
     pairs = [np.concatenate(column) for column in zip(*chunks, strict=True)] if chunks else [np.zeros(0, np.int64)] * 2 + [np.zeros(0)]
@@ -98,7 +99,7 @@ def find_overlaps(
     return Overlaps(
         image_ids=image_ids,
         category_ids=category_ids,
-        category_names=_names(truth["categories"]),
+        category_names=tuple(truth.unique_names[k] for k in by_id),
         max_detections=max_detections,
         minimum_iou=minimum_iou,
         **{name: found[name] for name in ("row", "image", "label", "score")},
@@ -144,7 +145,8 @@ def _sorted_detections(
     detections: DetectionArrays, image_ids: np.ndarray, category_ids: np.ndarray, max_detections: int | None
 ) -> dict[str, np.ndarray]:
     image = np.searchsorted(image_ids, detections.image_ids)
-    row = np.lexsort((-detections.scores, image))
+    row = np.argsort(-detections.scores, kind="stable")
+    row = row[image[row].astype(np.uint16 if len(image_ids) <= 1 << 16 else np.uint32).argsort(kind="stable")]  # 16 bits: by radix
     if max_detections is not None:
         starts = np.searchsorted(image[row], np.arange(len(image_ids)))
         row = row[np.arange(len(row)) - starts[image[row]] < max_detections]
@@ -157,15 +159,14 @@ def _sorted_detections(
     }
 
 
-def _columns(annotations: list[dict[str, Any]], image_ids: np.ndarray, category_ids: np.ndarray, *, crowd: int) -> dict[str, np.ndarray]:
-    chosen = [annotation for annotation in annotations if annotation["iscrowd"] == crowd]
-    image = np.searchsorted(image_ids, np.array([a["image_id"] for a in chosen], np.int64))
+def _sorted_boxes(truth: TruthArrays, image_ids: np.ndarray, category_ids: np.ndarray, chosen: np.ndarray) -> dict[str, np.ndarray]:
+    image = np.searchsorted(image_ids, truth.box_images[chosen])
     order = image.argsort(kind="stable")
     return {
         "image": image[order],
-        "label": np.searchsorted(category_ids, np.array([a["category_id"] for a in chosen], np.int64))[order],
-        "area": np.array([a["area"] for a in chosen], np.float64)[order],
-        "boxes": np.array([a["bbox"] for a in chosen], np.float64).reshape(-1, 4)[order],
+        "label": np.searchsorted(category_ids, truth.box_categories[chosen])[order],
+        "area": truth.areas[chosen][order],
+        "boxes": truth.boxes[chosen][order],
     }
 
 
@@ -189,14 +190,9 @@ def _pairs(
 
 def _iou(found: np.ndarray, boxes: np.ndarray, *, crowd: bool) -> np.ndarray:
     """IoU of paired ``xywh`` boxes, in the order of operations of pycocotools, so that no pair changes sides at a threshold."""
-    size = np.minimum(found[:, :2] + found[:, 2:], boxes[:, :2] + boxes[:, 2:]) - np.maximum(found[:, :2], boxes[:, :2])
-    both = size.clip(min=0).prod(axis=1)
-    area = found[:, 2] * found[:, 3]
-    union = area if crowd else area + boxes[:, 2] * boxes[:, 3] - both
+    (x, y, w, h), (truth_x, truth_y, truth_w, truth_h) = found.T, boxes.T
+    width = np.minimum(x + w, truth_x + truth_w) - np.maximum(x, truth_x)
+    height = np.minimum(y + h, truth_y + truth_h) - np.maximum(y, truth_y)
+    both = width.clip(min=0) * height.clip(min=0)
+    union = w * h if crowd else w * h + truth_w * truth_h - both
     return np.divide(both, union, out=np.zeros_like(both), where=both > 0)
-
-
-def _names(categories: list[dict[str, Any]]) -> tuple[str, ...]:
-    uses = Counter(category["name"] for category in categories)
-    ordered = sorted(categories, key=lambda category: category["id"])
-    return tuple(c["name"] if uses[c["name"]] == 1 else f"{c['name']} ({c['id']})" for c in ordered)
