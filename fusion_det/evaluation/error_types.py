@@ -158,10 +158,9 @@ def find_errors(overlaps: Overlaps, *, foreground_iou: float = 0.5, background_i
     found[matched[matched >= 0]] = True
     aims = np.flatnonzero(np.isin(kind, (_LOCALISATION, _CLASSIFICATION)))
     aims = aims[~found[target[aims]]]
-    by_score = aims[np.argsort(-overlaps.score[aims], kind="stable")]
-    covered, first = np.unique(target[by_score], return_index=True)
+    covered, first = np.unique(target[aims], return_index=True)  # the first at a box scores best, as all are in its image
     mends = np.zeros(len(overlaps), dtype=bool)
-    mends[by_score[first]] = True
+    mends[aims[first]] = True
     box_state = np.where(found, FOUND, MISSED).astype(np.int8)
     box_state[covered] = COVERED
     ignored = (matched < 0) & (overlaps.crowd_share > foreground_iou)

@@ -42,6 +42,8 @@ def random_rows(
     for image in range(images):
         for _ in range(int(draw.integers(0, boxes + 1))):
             box = [*draw.uniform(0, 200, 2), *draw.uniform(10, 120, 2)]
+            if truth and truth[-1][0] == image and draw.random() < 0.3:  # two boxes that one detection can match
+                box = np.array(truth[-1][2:6]) * draw.uniform(0.85, 1.15, 4)
             truth.append([image, int(draw.integers(classes)), *(round(float(v), 1) for v in box), int(draw.random() < 0.1)])
     for _ in range(detections * images):
         if truth and draw.random() < 0.8:

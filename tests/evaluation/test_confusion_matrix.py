@@ -87,6 +87,11 @@ class TestByHand:
         found = [[0, 1, *BOX, 0.9], [0, 0, 5, 0, 100, 100, 0.3]]
         assert matrix_of(truth, found).counts.tolist() == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
 
+    def test_a_crowd_comes_before_another_class(self):
+        matrix = matrix_of([[0, 0, *BOX, 0], [0, 1, 0, 0, 200, 200, 1]], [[0, 1, *BOX, 0.9]])
+        assert matrix.counts.tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
+        assert matrix.ignored == 1
+
     def test_confusions(self):
         truth = [[image, 0, *BOX, 0] for image in range(4)]
         found = [[image, int(image > 0), *BOX, 0.9] for image in range(3)]

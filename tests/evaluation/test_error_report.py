@@ -55,6 +55,11 @@ class TestLevels:
             metrics = evaluate_boxes(ground_truth, detections_of(found[i::3])).summary
             assert table.alone[i] == pytest.approx({name: metrics[name] for name in table.alone[i]}, abs=1e-12)
 
+    def test_ignored_detections_are_of_no_kind(self):
+        table = levels_of([[0, 0, *LARGE, 1]], [[0, 0, *LARGE, 0.9]], ["P3"])
+        assert table.detections.sum() == 1
+        assert table.kinds.sum() == 0
+
     def test_order_and_unknown(self):
         five = ["P10", None, "P4", "P4", "C3"]
         assert levels_of(TRUTH, FOUND, five).levels == ("C3", "P4", "P10", "unknown")

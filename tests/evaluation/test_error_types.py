@@ -183,6 +183,27 @@ CASES = {
     ),
     # Ignored: unmatched, of the crowd's class, and wholly inside it.
     "in a crowd": ([[0, 0, *BOX, 0], [0, 0, *FAR, 1]], [[0, 0, *FAR, 0.9], [0, 0, *BOX, 0.8]], 1.0, dict.fromkeys(TIDE_NAMES, 0.0)),
+    # Ignored all the same, but with IoU 0.25 to a box that nothing else finds: moved there, it is right (and the crowd then unused).
+    "in a crowd, near a box": (
+        [[0, 0, *BOX, 0], [0, 0, 0, 0, 200, 200, 1]],
+        [[0, 0, 60, 0, 100, 100, 0.9]],
+        0.0,
+        only("localisation", 1.0, false_negative=float("nan")),
+    ),
+    "wrong class at exactly 0.5": (
+        [[0, 0, *BOX, 0]],
+        [[0, 1, 0, 0, 100, 50, 0.9]],
+        0.0,
+        only("classification", 1.0, false_negative=float("nan")),
+    ),
+    "right class at exactly 0.1": ([[0, 0, *BOX, 0]], [[0, 0, 0, 0, 100, 10, 0.9]], 0.0, only("localisation", 1.0)),
+    # The box of class 1 is there so that the detection's own class has AP.
+    "wrong class at exactly 0.1": (
+        [[0, 0, *BOX, 0], [0, 1, *FAR, 0]],
+        [[0, 1, 0, 0, 100, 10, 0.9], [0, 1, *FAR, 0.8], [0, 0, *BOX, 0.7]],
+        0.75,
+        only("background", 0.25, false_positive=0.25),
+    ),
     "crowd of another class": (
         [[0, 0, *BOX, 0], [0, 1, *FAR, 1]],
         [[0, 0, *FAR, 0.9], [0, 0, *BOX, 0.8]],
@@ -199,6 +220,10 @@ class TestByHand:
         deltas = table_of(truth, found, images=1, classes=2).delta_ap()
         assert deltas.pop("AP") == pytest.approx(ap, abs=1e-12)
         assert deltas == pytest.approx(gains, abs=1e-12, nan_ok=True)
+
+    def test_of_two_boxes_the_nearer_is_taken(self):
+        truth = [[0, 0, 20, 0, 100, 100, 0], [0, 0, *BOX, 0]]
+        assert table_of(truth, [[0, 0, 5, 0, 100, 100, 0.9]], images=1).target.tolist() == [1]
 
     def test_the_best_error_at_a_box_mends_it_and_the_others_go(self):
         truth = [[0, 0, *BOX, 0]]
@@ -254,3 +279,11 @@ class TestEdges:
     def test_overlaps_of_nothing(self, changes):
         with pytest.raises(ValueError, match=next(iter(changes))):
             find_overlaps(truth_of([], 1, 1), detections_of([]), **changes)
+
+
+def test_hits_needed_is_the_division_of_floats():
+    counts = np.arange(1, 400)
+    needed = ranked_hits.hits_needed(counts)
+    for count, row in zip(counts.tolist(), needed, strict=True):
+        recalls = np.arange(count + 1) / count
+        assert row.tolist() == np.searchsorted(recalls, ranked_hits.RECALL_POINTS).tolist()
