@@ -71,7 +71,7 @@ def dry_run(cfg: Mapping[str, Any]) -> DryRun:
     ``cfg`` as for :func:`build_detector`; ``data.image_size`` and ``loader.batch_size`` tell what to run it on: a square, and a landscape
     unless the data source says that it has ``square_pictures`` only. Raises ``ConfigError``.
     """
-    detector = _on_meta(cfg)
+    detector = build_on_meta(cfg)
     size = cfg.get("data", {}).get("image_size")
     shapes: tuple[Size, ...] = ()
     sizes, note = None, "data has no image_size"
@@ -113,13 +113,13 @@ def describe_run(cfg: Mapping[str, Any], picture: Path | None) -> None:
     logger.info("picture: %s", picture)
 
 
-def _on_meta(cfg: Mapping[str, Any]) -> Detector:
-    """The detector on the meta device; parts that look at values while they are built are built in memory and moved."""
+def build_on_meta(cfg: Mapping[str, Any], num_classes: int = 1) -> Detector:
+    """The detector of ``cfg`` on the meta device, without memory; parts that look at values while being built are built in memory first."""
     try:
         with torch.device("meta"):
-            return build_detector(cfg, num_classes=1, seed=0, load_pretrained=False)
+            return build_detector(cfg, num_classes, seed=0, load_pretrained=False)
     except CannotRehearseError:
-        return build_detector(cfg, num_classes=1, seed=0, load_pretrained=False).to("meta")
+        return build_detector(cfg, num_classes, seed=0, load_pretrained=False).to("meta")
 
 
 def _level_table(levels: Sequence[LevelSpec], shapes: Sequence[Size], sizes: Sequence[Size] | None) -> str:
