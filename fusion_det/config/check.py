@@ -20,7 +20,7 @@ from fusion_det.config.values import MISSING, check_node, check_values, of_model
 from fusion_det.convert.torchvision_models import PREFIX, split_source
 from fusion_det.errors import ConfigError, raise_all
 
-MUST_EXIST = ("checkpoint", "init_from", "source", "annotations", "images", "resume", "predictions")
+MUST_EXIST = ("checkpoint", "init_from", "source", "annotations", "images", "resume", "predictions", "gt", "dt")
 """Top-level keys whose path, or each of whose paths, must be there before anything is loaded (``resume=auto`` aside)."""
 MUST_BE_FILES = {"checkpoint": ".pt", "init_from": ".pt", "predictions": ".json"}
 

@@ -25,6 +25,8 @@ PATH_KEYS = frozenset(
         "file",
         "predictions",
         "weights",
+        "gt",
+        "dt",
     ]
 )
 """Last parts of keys that hold a path; their values need no quotes, whatever letters they have."""

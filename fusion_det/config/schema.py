@@ -6,9 +6,9 @@ stay plain mappings here, because their keys belong to the class that their ``_t
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Strict
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Strict, model_validator
 
 from fusion_det.config.describe import Meaning
 from fusion_det.config.types import Momentum, UnitInterval
@@ -87,8 +87,8 @@ class LoaderSettings(Settings):
 class EvalSettings(Settings):
     """How the model is measured."""
 
-    backend: Literal["pycocotools"] = "pycocotools"
-    """What computes the COCO numbers."""
+    backend: Literal["array", "pycocotools"] = "array"
+    """What computes the COCO numbers: our array evaluator, or pycocotools, the reference; the numbers are the same."""
     max_detections: PositiveInt = 100
     """Detections per picture that count."""
     expect: Expectations = {}
@@ -153,8 +153,12 @@ Weights = Annotated[list[PositiveFloat], Field(min_length=1)]
 class EvaluateConfig(Settings):
     """tools/evaluate.py."""
 
-    checkpoint: Checkpoints
+    checkpoint: Checkpoints | None = None
     """Checkpoint to measure, or several to bring together; they carry their own config."""
+    gt: str | None = None
+    """COCO annotation file to measure ``dt`` against, without a checkpoint or pictures."""
+    dt: str | None = None
+    """COCO results file of any framework."""
     weights: Weights | None = None
     """One number per checkpoint; null: all count the same."""
     late_fusion: Node | None = None
@@ -170,7 +174,13 @@ class EvaluateConfig(Settings):
     images: str | None = None
     """Folder of the pictures of ``annotations``."""
     output: str | None = None
-    """Folder of results.json and predictions.json; null: beside the checkpoint."""
+    """Folder of results.json and predictions.json; null: beside the checkpoint, or beside ``dt``."""
+    backend: Literal["array", "pycocotools"] = "array"
+    """What computes the COCO numbers; the numbers are the same."""
+    max_detections: PositiveInt | None = None
+    """Detections per picture and class that count; null: as the checkpoint says, or 100."""
+    curves: bool = False
+    """Also write curves.csv: precision over recall of every class, size and IoU threshold."""
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""
     batch_size: PositiveInt = 16
@@ -181,6 +191,17 @@ class EvaluateConfig(Settings):
     """Use the averaged weights, if there are any."""
     expect: Expectations = {}
     """Metric -> [value, tolerance]; a result outside makes the tool exit with 4."""
+
+    @model_validator(mode="after")
+    def _one_thing_to_measure(self) -> Self:
+        if self.checkpoint is None and self.gt is None and self.dt is None:
+            raise ValueError("nothing to measure -> add checkpoint=FILE, or gt=ANNOTATIONS.json dt=PREDICTIONS.json")
+        if (self.gt is None) != (self.dt is None):
+            raise ValueError(f"{'gt' if self.gt is None else 'dt'} is missing -> gt=ANNOTATIONS.json and dt=PREDICTIONS.json belong together")
+        others = [key for key in ("checkpoint", "weights", "late_fusion", "data", "annotations", "images") if getattr(self, key) is not None]
+        if self.gt is not None and others:
+            raise ValueError(f"{', '.join(others)} and gt=, dt= at once -> leave one of them out; gt= is the annotation file of dt=")
+        return self
 
 
 class PredictConfig(Settings):

@@ -45,13 +45,13 @@ TRAIN = Tool(
 )
 EVALUATE = Tool(
     "evaluate",
-    "Measure a checkpoint: the COCO numbers, per class and per size.",
+    "Measure a checkpoint, or a predictions file: the COCO numbers, per class and per size.",
     "fusion_det.config.schema:EvaluateConfig",
-    "fusion_det.evaluation.run:evaluate",
+    "fusion_det.evaluation.start:evaluate",
     False,
     (
         ("checkpoint=runs/scenes/last.pt", "on the validation set it was trained with"),
-        ("checkpoint=best.pt device=cpu workers=0", "on the CPU, without loader processes"),
+        ("gt=val.json dt=predictions.json", "a COCO results file of any framework; in seconds"),
         ("checkpoint=best.pt split=train", "on the training pictures"),
         ("checkpoint=best.pt annotations=val.json images=pictures", "on another COCO-format file"),
         ("checkpoint=best.pt expect.AP=[0.35,0.02]", "exit with 4 unless AP is 0.35 +- 0.02"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,8 @@ import torch
 from fusion_det.data.coco_index import CocoIndex
 from fusion_det.detector import Detector
 from fusion_det.engine.device import autocast
-from fusion_det.errors import ExpectationError, raise_all
-from fusion_det.evaluation.coco_metrics import BoxMetrics, evaluate_boxes
+from fusion_det.evaluation.coco_metrics import Backend, BoxMetrics, evaluate_boxes
+from fusion_det.evaluation.expectations import check_expectations as check_expectations
 from fusion_det.evaluation.predictions import to_coco_results
 from fusion_det.structures import Detections, ImageBatch, Targets
 
@@ -61,17 +61,6 @@ def collect_results(
     return results
 
 
-def score_predictions(index: CocoIndex, results: list[dict[str, Any]], *, max_detections: int) -> BoxMetrics:
+def score_predictions(index: CocoIndex, results: list[dict[str, Any]], *, max_detections: int, backend: Backend = "array") -> BoxMetrics:
     """The 12 COCO numbers of ``results`` on the ground truth of ``index``."""
-    return evaluate_boxes(index.ground_truth(), results, max_detections=max_detections)
-
-
-def check_expectations(metrics: BoxMetrics, expect: Mapping[Any, tuple[float, float]]) -> None:
-    """Raise ``ExpectationError`` for every metric of ``expect`` that lies outside its (value, tolerance)."""
-    outside = []
-    for name, (value, tolerance) in expect.items():
-        found = metrics.summary[name]
-        if found is None or abs(found - value) > tolerance:
-            shown = "undefined" if found is None else f"{found:.4f}"
-            outside.append(ExpectationError(f"{name} is {shown}, expected {value} +- {tolerance}", where=f"eval.expect.{name}"))
-    raise_all(outside)
+    return evaluate_boxes(index.ground_truth(), results, max_detections=max_detections, backend=backend)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from collections.abc import Sequence
@@ -142,6 +143,17 @@ def read_predictions(path: str | Path) -> list[dict[str, Any]]:
 
     Raises :class:`DataError` for a file that is missing, empty, cut short, or not a list of finite detections, naming the record.
     """
+    results = _read_list(path)
+    DetectionArrays.from_results(results, where=str(path))
+    return results
+
+
+def read_detections(path: str | Path) -> DetectionArrays:
+    """The columns of such a file; the rest of its records is dropped. Raises as :func:`read_predictions` does."""
+    return DetectionArrays.from_results(_read_list(path), where=str(path))
+
+
+def _read_list(path: str | Path) -> list[dict[str, Any]]:
     where = str(path)
     mend = "write the predictions again with tools/evaluate.py"
     try:
@@ -151,14 +163,18 @@ def read_predictions(path: str | Path) -> list[dict[str, Any]]:
         raise DataError(f"cannot read the predictions: {reason}", where=where, mend=mend) from error
     if not text.strip():
         raise DataError("the predictions file is empty", where=where, mend=mend)
+    collecting = gc.isenabled()
+    gc.disable()  # parsing makes millions of objects and no garbage
     try:
         results = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"not whole JSON, perhaps cut short: {error}", where=where, mend=mend) from error
+    finally:
+        if collecting:
+            gc.enable()
     if not isinstance(results, list):
         mend = "give a COCO results file, not a ground-truth file" if isinstance(results, dict) else mend
         raise DataError(f"expected a list of detections, got {type(results).__name__}", where=where, mend=mend)
-    DetectionArrays.from_results(results, where=where)
     return results
 
 

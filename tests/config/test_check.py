@@ -158,7 +158,7 @@ def test_missing_paths_have_hints(configs: Path, tmp_path: Path) -> None:
         f"checkpoint: no such file or folder: {tmp_path}/run/bst.pt -> did you mean {tmp_path}/run/best.pt?"
     ]
     assert "name a file in it: best.pt" in told(configs, f"checkpoint={tmp_path}/run", tool=EVALUATE)[0]
-    assert told(configs, tool=EVALUATE)[0].endswith("must be given -> add checkpoint=VALUE")
+    assert told(configs, tool=EVALUATE)[0].endswith("nothing to measure -> add checkpoint=FILE, or gt=ANNOTATIONS.json dt=PREDICTIONS.json")
     settings = load_settings(EVALUATE, [f"checkpoint={tmp_path}/run/best.pt", "data.root=/x"], configs)
     assert settings.data == {"root": "/x"}
     assert "data.rot" in told(configs, f"checkpoint={tmp_path}/run/best.pt", "data=scenes", "data.rot=/x", tool=EVALUATE)[0]

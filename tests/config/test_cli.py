@@ -69,7 +69,7 @@ def test_flags(configs: Path, runs: list[object], capsys: pytest.CaptureFixture[
     printed = yaml.safe_load(capsys.readouterr().out)
     assert (printed["seed"], printed["neck"]["repeats"]) == (3, 3)
     assert call(configs, "--cfg=job", tool="evaluate") == 0
-    assert yaml.safe_load(capsys.readouterr().out)["checkpoint"] == "???"
+    assert yaml.safe_load(capsys.readouterr().out)["checkpoint"] is None
     for wrong, hint in [
         (["--cfg", "all"], "--cfg: got 'all', expected job"),
         (["--cfg"], "a value must follow"),
