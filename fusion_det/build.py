@@ -15,7 +15,7 @@ from torch import nn
 
 from fusion_det.config.files import write_atomic
 from fusion_det.config.instantiate import TARGET, build, resolve
-from fusion_det.data.buckets import make_buckets
+from fusion_det.data.buckets import buckets_of
 from fusion_det.detector import Detector
 from fusion_det.errors import ConfigError, FusionDetError
 from fusion_det.rehearsal import CannotRehearseError, Size, describe, looks_at_values, rehearse
@@ -77,7 +77,7 @@ def dry_run(cfg: Mapping[str, Any]) -> DryRun:
     sizes, note = None, "data has no image_size"
     if isinstance(size, int):
         square = getattr(resolve(cfg["data"][TARGET]), "square_pictures", False)
-        shapes = make_buckets(size)[: 1 if square else 2]
+        shapes = buckets_of(cfg["data"], size)[: 1 if square else 2]
         try:
             sizes = rehearse(detector, shapes, cfg.get("loader", {}).get("batch_size", 1))
         except CannotRehearseError as error:

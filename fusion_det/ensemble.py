@@ -11,6 +11,7 @@ import torch
 
 from fusion_det.config.instantiate import TARGET, build
 from fusion_det.config.values import check_node
+from fusion_det.data.buckets import buckets_of, resized
 from fusion_det.engine.device import autocast
 from fusion_det.errors import CheckpointError, ConfigError, raise_all
 from fusion_det.inference import LoadedDetector, PicturePredictor, load
@@ -72,6 +73,7 @@ class Ensemble(PicturePredictor):
             for turned in ((False, True) if flip else (False,))
         )
         self.image_sizes = tuple(dict.fromkeys(view.image_size for view in self.views))
+        self.buckets = resized(buckets_of(first.config.get("data", {}), first.image_size), self.image_sizes[0])
         self.source_names = tuple(view.name for view in self.views)
         self.late_fusion_node = merged_late_fusion(first.config["late_fusion"], late_fusion)
         self.late_fusion: Any = build(self.late_fusion_node) if late_fusion else first.model.late_fusion

@@ -16,7 +16,7 @@ from torch import Tensor
 from fusion_det.build import build_detector
 from fusion_det.config.files import write_json
 from fusion_det.data.augment import evaluation_view
-from fusion_det.data.buckets import assign, make_buckets, resized
+from fusion_det.data.buckets import Shape, assign, buckets_of, resized
 from fusion_det.data.images import read_image
 from fusion_det.engine.checkpoint import load_checkpoint
 from fusion_det.engine.device import autocast, choose_device, choose_precision
@@ -64,6 +64,8 @@ class PicturePredictor:
     source_names: tuple[str, ...]
     image_sizes: tuple[int, ...]
     """Long sides that pictures are resized to; :meth:`detect` takes one batch of the same pictures for each."""
+    buckets: tuple[Shape, ...]
+    """Shapes of the network input at the first of these sizes."""
 
     def detect(self, *batches: ImageBatch) -> Detections:
         """Final detections of prepared batches, original frame, on the host."""
@@ -85,7 +87,7 @@ class PicturePredictor:
     def _predict_batch(self, pictures: list[Tensor], score_threshold: float) -> list[Prediction]:
         """Pictures of one call may fall into several buckets; each bucket is one forward pass."""
         sizes = np.array([tuple(p.shape[-2:]) for p in pictures])
-        shapes = make_buckets(self.image_sizes[0])
+        shapes = self.buckets
         chosen = assign(sizes, shapes)
         out: list[Prediction | None] = [None] * len(pictures)
         for bucket in sorted(set(chosen.tolist())):
@@ -120,6 +122,7 @@ class LoadedDetector(PicturePredictor):
         self.category_ids: tuple[int, ...] = tuple(state["category_ids"])
         self.image_size: int = state["image_size"]
         self.image_sizes, self.where, self.source_names = (self.image_size,), where, (where,)
+        self.buckets = buckets_of(self.config.get("data", {}), self.image_size)
         self.model = build_detector(self.config, len(self.class_names), seed=self.config["seed"], load_pretrained=False)
         weights = state["ema"] if use_ema and state["ema"] is not None else state["model"]
         try:

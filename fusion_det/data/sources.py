@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import PositiveInt
 
+from fusion_det.data.buckets import Shape, make_buckets
 from fusion_det.data.coco_index import CocoIndex, read_index
 from fusion_det.data.layouts import find_split
 
@@ -20,6 +21,15 @@ class DataSource:
     val: CocoIndex
     image_size: int
     """Long side of the network input in pixels."""
+    short_side: int | None = None
+    """Its short side, if pictures are resized by that."""
+    stretch: bool = False
+    """Whether pictures lose their aspect."""
+
+    @property
+    def buckets(self) -> tuple[Shape, ...]:
+        """Shapes of the network input."""
+        return make_buckets(self.image_size, short_side=self.short_side, stretch=self.stretch)
 
 
 def one_split(root: str, split: str, *, annotation_file: str | None = None, image_dir: str | None = None) -> CocoIndex:
@@ -39,6 +49,8 @@ def coco(
     train_split: str = "train",
     val_split: str = "val",
     image_size: PositiveInt = 320,
+    short_side: PositiveInt | None = None,
+    stretch: bool = False,
     train_annotations: str | None = None,
     train_images: str | None = None,
     val_annotations: str | None = None,
@@ -46,13 +58,15 @@ def coco(
 ) -> DataSource:
     """A data set in COCO format on disk; ``*_annotations`` and ``*_images`` name a file and a folder instead of looking for the split.
 
+    ``image_size``, ``short_side`` and ``stretch``: see :func:`fusion_det.data.buckets.make_buckets`.
+
     Raises a ``DataError`` if a split cannot be found or read, or if the two have not the same classes.
     """
     train = one_split(root, train_split, annotation_file=train_annotations, image_dir=train_images)
     val = one_split(root, val_split, annotation_file=val_annotations, image_dir=val_images)
     train.check_same_classes(val)
     note_overlap(train, val)
-    return DataSource(train, val, image_size)
+    return DataSource(train, val, image_size, short_side, stretch)
 
 
 def note_overlap(train: CocoIndex, val: CocoIndex) -> None:

@@ -18,7 +18,6 @@ from fusion_det.build import build_detector, dry_run
 from fusion_det.config.files import write_atomic, write_json
 from fusion_det.config.instantiate import build
 from fusion_det.config.run_folder import RunFolder, make_run_folder
-from fusion_det.data.buckets import make_buckets
 from fusion_det.data.dataset import DetectionDataset
 from fusion_det.data.loader import Batches, eval_loader, train_loader
 from fusion_det.data.order import BatchOrder
@@ -104,7 +103,7 @@ class Run:
         self.stop = StopRequest()
 
     def _load_data(self) -> None:
-        loader, buckets = self.settings.loader, make_buckets(self.source.image_size)
+        loader, buckets = self.settings.loader, self.source.buckets
         self.dataset = DetectionDataset(self.source.train, buckets, augment=build(self.settings.augment), seed=self.settings.seed)
         self.order = BatchOrder(self.dataset.bucket_of_image, batch_size=loader.batch_size, seed=self.settings.seed)
         self.train_batches = train_loader(self.dataset, self.order, workers=loader.workers)

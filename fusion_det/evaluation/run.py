@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fusion_det.config.files import write_json
 from fusion_det.config.instantiate import TARGET, build
-from fusion_det.data.buckets import make_buckets, resized
+from fusion_det.data.buckets import Shape, resized
 from fusion_det.data.coco_index import CocoIndex, read_index
 from fusion_det.data.dataset import DetectionDataset
 from fusion_det.data.loader import Batches, eval_loader, worker_count
@@ -16,7 +17,6 @@ from fusion_det.data.sources import one_split
 from fusion_det.ensemble import Ensemble, chosen_ensemble
 from fusion_det.errors import ConfigError, DataError, FusionDetError
 from fusion_det.evaluation.evaluator import check_expectations, collect_results, score_predictions
-from fusion_det.evaluation.file_run import write_measured
 from fusion_det.evaluation.predictions import write_predictions
 
 if TYPE_CHECKING:
@@ -42,31 +42,35 @@ def evaluate(settings: EvaluateConfig) -> None:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FusionDetError(f"cannot write: {error.strerror}", where=str(output), mend="choose another folder with output=DIR") from error
-    loaders = make_loaders(index, detector.image_sizes, batch_size=settings.batch_size, workers=settings.workers)
+    loaders = make_loaders(index, detector.buckets, detector.image_sizes, batch_size=settings.batch_size, workers=settings.workers)
     if len(detector.views) > 1:
         logger.info("sources:\n%s", "\n".join(f"{number:3d} {name}" for number, name in enumerate(detector.source_names)))
     results = collect_results(detector.detect, loaders, category_ids=detector.category_ids, level_names=detector.level_names)
-    limit = settings.max_detections or detector.config["eval"]["max_detections"]
-    metrics = score_predictions(index, results, max_detections=limit, backend=settings.backend)
+    metrics = score_predictions(index, results, max_detections=detector.config["eval"]["max_detections"])
     write_predictions(output / "predictions.json", results)
-    written = write_measured(output, metrics, curves=settings.curves, header={
-        "checkpoint": settings.checkpoint,
-        "sources": detector.source_names,
-        "weights": settings.weights,
-        "late_fusion": detector.late_fusion_node,
-        "annotations": str(index.annotation_file),
-        "data_digest": index.digest,
-        "backend": settings.backend,
-        "precision": detector.detectors[0].precision,
-    })  # fmt: skip
+    write_json(
+        output / "results.json",
+        {
+            "finished": True,
+            "checkpoint": settings.checkpoint,
+            "sources": detector.source_names,
+            "weights": settings.weights,
+            "late_fusion": detector.late_fusion_node,
+            "annotations": str(index.annotation_file),
+            "data_digest": index.digest,
+            **metrics.as_dict(),
+            "precision": detector.detectors[0].precision,
+        },
+    )
     logger.info("%s", metrics.table())
-    logger.info("in %s: %s", output, ", ".join(["predictions.json", *written]))
+    logger.info("in %s: predictions.json, results.json", output)
     check_expectations(metrics, settings.expect)
 
 
-def make_loaders(index: CocoIndex, image_sizes: Sequence[int], *, batch_size: int, workers: int | Literal["auto"]) -> list[Batches]:
+def make_loaders(
+    index: CocoIndex, buckets: tuple[Shape, ...], image_sizes: Sequence[int], *, batch_size: int, workers: int | Literal["auto"]
+) -> list[Batches]:
     """The pictures of ``index`` in one order, once for each size; the worker processes are shared out."""
-    buckets = make_buckets(image_sizes[0])
     datasets = [DetectionDataset(index, resized(buckets, size)) for size in image_sizes]
     each = -(-worker_count(workers) // len(datasets))
     for dataset in datasets[1:]:

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from fusion_det.data.augment import Augment, Change, View, evaluation_view
-from fusion_det.data.buckets import assign, fitted_size, make_buckets
+from fusion_det.data.buckets import Filled, assign, fitted_size, make_buckets, resized
 from fusion_det.data.colour import change_saturation, change_tone
 from fusion_det.data.placement import MEAN_COLOUR, Placement, move_boxes, place
 from fusion_det.errors import ConfigError
@@ -178,9 +178,41 @@ def test_image_size_must_fit_the_strides(size: int) -> None:
         make_buckets(size)
 
 
-def test_assign_needs_a_square() -> None:
-    with pytest.raises(ValueError, match="expected buckets with a square"):
-        assign(np.array([[100, 10]]), ((32, 64),))
+def test_the_short_side_is_what_is_asked_for_unless_the_long_one_becomes_too_long() -> None:
+    buckets = make_buckets(1344, short_side=800)
+    assert buckets[0] == (800, 1344)
+    assert len(buckets) == 7
+    wanted = {(480, 640): (800, 1067), (640, 427): (1199, 800), (500, 500): (800, 800), (300, 1000): (403, 1344), (481, 640): (800, 1064)}
+    chosen = assign(np.array(list(wanted)), buckets).tolist()
+    for (height, width), bucket in zip(wanted, chosen, strict=True):
+        fitted = fitted_size(height, width, buckets[bucket])
+        assert np.abs(np.subtract(fitted, wanted[height, width])).max() <= 1
+        held = [shape for shape in buckets if shape[0] >= fitted[0] and shape[1] >= fitted[1]]
+        assert np.prod(buckets[bucket]) == min(np.prod(shape) for shape in held)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"short_side": 600}, "data.short_side: short_side 600 is not a multiple of 32 -> use 608"),
+        ({"short_side": 1376}, "data.short_side: short_side 1376 is more than image_size 1344"),
+        ({"short_side": 800, "stretch": True}, "data.short_side: stretched pictures are square"),
+    ],
+)
+def test_short_sides_that_cannot_be(options, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_buckets(1344, **options)
+
+
+def test_stretched_pictures_fill_their_shape_and_so_do_their_boxes() -> None:
+    (shape,) = make_buckets(300, stretch=True)
+    pixels, boxes = torch.zeros(3, 100, 400, dtype=torch.uint8), np.array([[40.0, 10.0, 200.0, 50.0]])
+    view = evaluation_view(pixels, boxes, np.zeros(1, dtype=np.int64), np.zeros(1, dtype=bool), shape)
+    assert view.pixels.shape == (3, 300, 300)
+    assert (view.size, view.scale) == ((300, 300), (0.75, 3.0))
+    assert view.boxes.tolist() == [[30.0, 30.0, 150.0, 150.0]]
+    assert isinstance(resized((shape,), 320)[0], Filled)
+    assert resized((shape,), 320) == ((320, 320),)
 
 
 @pytest.mark.parametrize("scale", [[1.2, 0.8], [0, 1], [1], [-1, 1]])
