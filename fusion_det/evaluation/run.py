@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fusion_det.config.files import write_json
 from fusion_det.config.instantiate import TARGET, build
 from fusion_det.data.buckets import Shape, resized
 from fusion_det.data.coco_index import CocoIndex, read_index
@@ -17,6 +16,7 @@ from fusion_det.data.sources import one_split
 from fusion_det.ensemble import Ensemble, chosen_ensemble
 from fusion_det.errors import ConfigError, DataError, FusionDetError
 from fusion_det.evaluation.evaluator import check_expectations, collect_results, score_predictions
+from fusion_det.evaluation.file_run import write_measured
 from fusion_det.evaluation.predictions import write_predictions
 
 if TYPE_CHECKING:
@@ -46,24 +46,21 @@ def evaluate(settings: EvaluateConfig) -> None:
     if len(detector.views) > 1:
         logger.info("sources:\n%s", "\n".join(f"{number:3d} {name}" for number, name in enumerate(detector.source_names)))
     results = collect_results(detector.detect, loaders, category_ids=detector.category_ids, level_names=detector.level_names)
-    metrics = score_predictions(index, results, max_detections=detector.config["eval"]["max_detections"])
+    limit = settings.max_detections or detector.config["eval"]["max_detections"]
+    metrics = score_predictions(index, results, max_detections=limit, backend=settings.backend)
     write_predictions(output / "predictions.json", results)
-    write_json(
-        output / "results.json",
-        {
-            "finished": True,
-            "checkpoint": settings.checkpoint,
-            "sources": detector.source_names,
-            "weights": settings.weights,
-            "late_fusion": detector.late_fusion_node,
-            "annotations": str(index.annotation_file),
-            "data_digest": index.digest,
-            **metrics.as_dict(),
-            "precision": detector.detectors[0].precision,
-        },
-    )
+    written = write_measured(output, metrics, curves=settings.curves, header={
+        "checkpoint": settings.checkpoint,
+        "sources": detector.source_names,
+        "weights": settings.weights,
+        "late_fusion": detector.late_fusion_node,
+        "annotations": str(index.annotation_file),
+        "data_digest": index.digest,
+        "backend": settings.backend,
+        "precision": detector.detectors[0].precision,
+    })  # fmt: skip
     logger.info("%s", metrics.table())
-    logger.info("in %s: predictions.json, results.json", output)
+    logger.info("in %s: %s", output, ", ".join(["predictions.json", *written]))
     check_expectations(metrics, settings.expect)
 
 
