@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def test_help_lists_a_users_options(tmp_path: Path) -> None:
 def test_examples_in_the_help_compose(name: str) -> None:
     groups = list_groups((REPO / "configs",))
     for arguments, _ in TOOLS[name].examples:
-        words = arguments.split()
+        words = [word for word in shlex.split(arguments) if not word.startswith("--")]
         if words[:1] == ["-m"]:
             words = [word.partition(",")[0] for word in words[1:]]  # the first value of each sweep
         done = compose(name, words, REPO / "configs")

@@ -55,7 +55,7 @@ def check_config(
         node = config.get(key)
         if key in model.model_fields and isinstance(node, Mapping) and (TARGET in node or tool == "train"):
             found += check_node(node, key, sources, valid)
-    found += _missing_files(config)
+    found += _missing_files({key: value for key, value in config.items() if key not in get_tool(tool).texts})
     raise_all([_with_place(fault, locate) for fault in found])
     return _validate(model, config)
 
@@ -156,5 +156,5 @@ def _validate(model: type[AnySettings], config: Mapping[str, Any]) -> AnySetting
     try:
         return model.model_validate(dict(config))
     except ValidationError as error:  # rules over several keys, which have no single owner above
-        raise_all([ConfigError(e["msg"], where=".".join(map(str, e["loc"]))) for e in error.errors()])
+        raise_all([ConfigError(e["msg"].removeprefix("Value error, "), where=".".join(map(str, e["loc"]))) for e in error.errors()])
         raise

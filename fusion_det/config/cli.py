@@ -21,6 +21,18 @@ _WITH_VALUE = {
 _DRY_RUN = "--dry-run"
 
 
+class Folders(NamedTuple):
+    """Where the configs lie, for tools that load those of other tools."""
+
+    config_dir: Path
+    config_dirs: tuple[str, ...]
+
+    @property
+    def flags(self) -> list[str]:
+        """The command line of a child process that uses the same ones."""
+        return ["--config-path", str(self.config_dir), *(word for folder in self.config_dirs for word in ("--config-dir", folder))]
+
+
 class Arguments(NamedTuple):
     """A parsed command line."""
 
@@ -32,6 +44,11 @@ class Arguments(NamedTuple):
     plugins: str | None
     picture: str | None = None
     """File that ``--dry-run=FILE`` names."""
+
+    @property
+    def folders(self) -> Folders:
+        """Where the configs lie."""
+        return Folders(self.config_dir, self.config_dirs)
 
 
 def main(tool: str, argv: Sequence[str] | None = None) -> int:
@@ -81,7 +98,10 @@ def _main(tool: Tool, argv: Sequence[str]) -> int:
     _start_logging()
     module, _, function = tool.run.partition(":")
     run = getattr(importlib.import_module(module), function)
-    code = run(settings, arguments.overrides) if tool.takes_overrides else run(settings)
+    if tool.passes_to:
+        code = run(settings, arguments.folders)
+    else:
+        code = run(settings, arguments.overrides) if tool.takes_overrides else run(settings)
     return code if isinstance(code, int) else 0
 
 
@@ -180,20 +200,28 @@ def _print_config(tool: Tool, arguments: Arguments) -> int:
 def _dry_run(tool: Tool, arguments: Arguments) -> int:
     """Try everything that needs neither data nor weights, tell what would be trained, and stop."""
     if not tool.dry_run:
-        raise ConfigError(f"{tool.name} has nothing to rehearse", where=_DRY_RUN, mend="tools/train.py has this flag")
+        raise ConfigError(f"{tool.name} has nothing to rehearse", where=_DRY_RUN, mend="tools/train.py and tools/compare.py have this flag")
     if "multirun" in arguments.switches:
         raise ConfigError("shows one run, not the combinations of -m", where=_DRY_RUN, mend="leave one of the two flags out")
     settings = load_settings(tool, arguments.overrides, arguments.config_dir, arguments.config_dirs)
     _start_logging()
-    module, _, function = tool.dry_run.partition(":")
-    getattr(importlib.import_module(module), function)(settings.plain(), Path(arguments.picture) if arguments.picture else None)
-    return 0
+    module, _, name = tool.dry_run.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    if not tool.passes_to:
+        function(settings.plain(), Path(arguments.picture) if arguments.picture else None)
+        return 0
+    if arguments.picture:
+        raise ConfigError("draws no picture", where=f"{_DRY_RUN}={arguments.picture}", mend=f"write {_DRY_RUN} alone")
+    code = function(settings, arguments.folders)
+    return code if isinstance(code, int) else 0
 
 
 def _multirun(tool: Tool, arguments: Arguments) -> int:
     from fusion_det.config.multirun import expand, run_jobs
     from fusion_det.errors import raise_all
 
+    if tool.passes_to:
+        raise ConfigError(f"{tool.name} starts several runs by itself", where="-m", mend="leave it out and name the arms and seeds")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("a multirun cannot run under torchrun", where="-m", mend="start one torchrun per combination")
     jobs = expand(tool, arguments.overrides, arguments.config_dir, arguments.config_dirs)
@@ -206,9 +234,7 @@ def _multirun(tool: Tool, arguments: Arguments) -> int:
         except FusionDetError as error:
             faults += getattr(error, "faults", [error])
     raise_all(list({error.lines[0]: error for error in faults}.values()))
-    flags = ["--config-path", str(arguments.config_dir)]
-    flags += [word for folder in arguments.config_dirs for word in ("--config-dir", folder)]
-    return run_jobs([sys.executable, "-m", "fusion_det.config.cli", tool.name, *flags], jobs)
+    return run_jobs([sys.executable, "-m", "fusion_det.config.cli", tool.name, *arguments.folders.flags], jobs)
 
 
 if __name__ == "__main__":

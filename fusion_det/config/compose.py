@@ -24,6 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fusion_det.config.overrides import SEARCH_PATH, Override, normalise, quote, split, take_search_path
+from fusion_det.config.passed_on import gather
 from fusion_det.config.placed import as_typed, is_inner, may_choose, place, placements, with_owner
 from fusion_det.config.suggest import nearest
 from fusion_det.config.tools import default_config_dir, get_tool, list_groups
@@ -65,6 +66,7 @@ def compose(tool: str, overrides: Sequence[str], config_dir: str | Path | None =
     result = Composition({}, {}, folders, list(overrides))
     with session(root):
         groups = list_groups(folders)
+        rest = gather(get_tool(tool), rest, groups)
         usable = _parse_all(normalise(rest, groups, get_tool(tool).open_nodes), result)
         prefix = [f"{SEARCH_PATH}=[{','.join(map(quote, search_path))}]"] if search_path else []
         composed = _compose_what_can_be(tool, prefix, usable, groups, result)

@@ -19,7 +19,10 @@ FLAGS = (
     ("-h, --help", "this text"),
     ("--version", "version of fusion_det"),
     ("--cfg job", "print the composed config and stop"),
-    ("--dry-run[=FILE]", "train only: try all parts without data, print the neck's plan and levels, draw it into FILE (SVG), and stop"),
+    (
+        "--dry-run[=FILE]",
+        "train: try all parts without data, print the neck's plan and levels, draw it into FILE (SVG); compare: plan and forecast",
+    ),
     ("-m, --multirun", "run every combination of key=a,b,c (also range(), glob()), one after another, each in its own process"),
     ("--config-dir DIR", "a folder of further options, e.g. DIR/neck/mine.yaml; the same as hydra.searchpath=[file://DIR]"),
     ("--config-path DIR", "a folder in place of our configs"),

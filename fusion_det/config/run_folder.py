@@ -18,6 +18,7 @@ from fusion_det.errors import ConfigError, FusionDetError
 RUNS = Path("runs")
 CHECKPOINT = "last.pt"
 RESULTS = "results.json"
+START = "start.json"
 AUTO = "auto"
 _MARKS = ("config.yaml", "overrides.yaml", "environment.json", CHECKPOINT, LOCK_NAME)
 """A folder that holds one of these was made by :func:`make_run_folder`."""

@@ -24,6 +24,14 @@ class Tool(NamedTuple):
     """Mappings that take further keys without Hydra's ``+``."""
     dry_run: str = ""
     """``module:function`` behind ``--dry-run``; takes the plain config and the file for the picture or ``None``."""
+    passes_to: str = ""
+    """Tool whose overrides this one takes too and hands on. Its functions take the settings and the folders of the configs."""
+    groups: tuple[str, ...] = ()
+    """With ``passes_to``: the config groups that are this tool's own."""
+    texts: tuple[str, ...] = ()
+    """With ``passes_to``: keys whose values need no quotes, whatever letters they have."""
+    lists: tuple[str, ...] = ()
+    """With ``passes_to``: keys whose values may be ``a,b,c``."""
 
 
 TRAIN = Tool(
@@ -91,7 +99,44 @@ ENSEMBLE = Tool(
     ),
     ("expect",),
 )
-TOOLS = {tool.name: tool for tool in (TRAIN, EVALUATE, PREDICT, ENSEMBLE)}
+COMPARE = Tool(
+    "compare",
+    "Train arms x seeds under one budget and say, with its uncertainty, which arm is better.",
+    "fusion_det.config.compare_schema:CompareConfig",
+    "fusion_det.compare.run:compare",
+    False,
+    (
+        ("comparison=scenes_smoke", "three necks, two seeds, minutes on two CPU cores"),
+        ("comparison=necks --dry-run", "check every arm, print the plan and a forecast of the time"),
+        ("arms='neck=fpn fusion=add; neck=fpn fusion=aff' seeds=0,1,2", "arms typed out"),
+        ("comparison=necks jobs=2 trainer.epochs=20", "two runs at a time; any key of tools/train.py goes to every arm"),
+        ("runs='fpn=runs/a,runs/b; aff=runs/c,runs/d'", "finished run folders, nothing is trained"),
+        ("gt=val.json predictions='A=a0.json,a1.json; B=b0.json,b1.json'", "COCO results files of any framework"),
+    ),
+    ("arms", "slurm"),
+    "fusion_det.compare.run:preview",
+    passes_to="train",
+    groups=("comparison",),
+    texts=("arms", "baseline", "runs", "gt", "predictions", "folder"),
+    lists=("seeds", "tune.lr"),
+)
+BENCHMARK = Tool(
+    "benchmark",
+    "Count and measure what one detector costs: parameters, FLOPs, latency, memory, training speed.",
+    "fusion_det.config.benchmark_schema:BenchmarkConfig",
+    "fusion_det.analysis.benchmark:benchmark",
+    False,
+    (
+        ("", "the default model of tools/train.py"),
+        ("neck=bifpn image_size=320", "any words of tools/train.py choose the model"),
+        ("checkpoint=runs/scenes/last.pt", "a trained one"),
+        ("backbone=resnet50 head=retinanet measure=false", "count only: seconds, and no memory is needed"),
+        ("device=cuda precision=bf16 batch_size=32", "on a GPU"),
+        ("neck=fpn threads=1 training=false output=fpn.json", "prediction only, on one CPU thread"),
+    ),
+    passes_to="train",
+)
+TOOLS = {tool.name: tool for tool in (TRAIN, EVALUATE, PREDICT, ENSEMBLE, COMPARE, BENCHMARK)}
 
 
 def get_tool(name: str) -> Tool:

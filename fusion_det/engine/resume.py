@@ -9,42 +9,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fusion_det.config.differences import FREE_KEYS, differing
 from fusion_det.convert.torchvision_models import PREFIX
 from fusion_det.engine.checkpoint import load_checkpoint
 from fusion_det.errors import CheckpointError, ConfigError, raise_all
 
 logger = logging.getLogger(__name__)
-
-# What may differ between a run and its continuation, because none of it changes a weight.
-FREE_KEYS = (
-    "name",
-    "run_dir",
-    "resume",
-    "init_from",
-    "device",
-    "eval",
-    "logger",
-    "loader.workers",
-    "loader.eval_batch_size",
-    "trainer.log_every",
-    "trainer.checkpoint_every",
-    "trainer.keep_checkpoints",
-    "trainer.pictures",
-    "trainer.eval_every",
-    "data.root",
-)
-
-
-def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as dotted keys; lists are values."""
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{path}.")
-        else:
-            flat[path] = value
-    return flat
 
 
 def check_same_run(state: Mapping[str, Any], config: Mapping[str, Any], class_names: tuple[str, ...], *, where: str) -> None:
@@ -56,20 +26,14 @@ def check_same_run(state: Mapping[str, Any], config: Mapping[str, Any], class_na
             where=where,
             mend="resume with the same data, or start anew with init_from=",
         )
-    old, new = flatten(state["config"]), flatten(config)
-    changed = [
-        key
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
-    ]
     raise_all(
         [
             ConfigError(
-                f"the run was started with {old.get(key)!r}, now it is {new.get(key)!r}",
+                f"the run was started with {old!r}, now it is {new!r}",
                 where=key,
                 mend="resume with the same value, or start a new run with init_from=",
             )
-            for key in changed
+            for key, (old, new) in differing(state["config"], config, free=FREE_KEYS).items()
         ]
     )
 

@@ -31,6 +31,7 @@ from fusion_det.engine.pictures import training_batch, validation_samples
 from fusion_det.engine.progress import Progress
 from fusion_det.engine.resume import check_same_run, check_source, initialise_from
 from fusion_det.engine.signals import Interrupted, StopRequest
+from fusion_det.engine.start_record import write_start
 from fusion_det.engine.trainer import Trainer
 from fusion_det.evaluation.coco_metrics import BoxMetrics
 from fusion_det.evaluation.evaluator import check_expectations, collect_predictions, score_predictions
@@ -161,7 +162,7 @@ class Run:
             sum(p.numel() for p in model.parameters()) / 1e6, trainer.total_steps, self.device, self.precision,
         )  # fmt: skip
         if trainer.step == 0:
-            self._draw_first_batch()
+            self._record_start()
         steps_per_epoch = trainer.total_steps // trainer.epochs
         bar = None if self.settings.logger.progress == "auto" else self.settings.logger.progress
         self.progress = Progress(epochs=trainer.epochs, steps_per_epoch=steps_per_epoch, first_step=trainer.step, bar=bar)
@@ -277,6 +278,10 @@ class Run:
         )  # fmt: skip
         check_expectations(metrics, self.settings.eval.expect)
 
-    def _draw_first_batch(self) -> None:
+    def _record_start(self) -> None:
         images, targets = next(iter(self._batches(0, 0)))
         self.log.picture("train/first_batch", 0, training_batch(images, targets, self.source.train.class_names))
+        write_start(
+            self.folder, model=self.trainer.model, source=self.source, first_batch=(images, targets), seed=self.settings.seed,
+            bucket_of_image=self.dataset.bucket_of_image, steps=self.trainer.total_steps,
+        )  # fmt: skip

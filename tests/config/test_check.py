@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from fusion_det.config.check import check_config, valid_keys
 from fusion_det.config.cli import load_settings
+from fusion_det.config.compare_schema import CompareConfig
 from fusion_det.config.compose import compose
 from fusion_det.config.overrides import split
 from fusion_det.config.schema import EnsembleConfig, EvaluateConfig, PredictConfig, Settings, TrainConfig
@@ -236,7 +237,14 @@ def test_edit_distance() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "model"), [("train", TrainConfig), ("evaluate", EvaluateConfig), ("predict", PredictConfig), ("ensemble", EnsembleConfig)]
+    ("name", "model"),
+    [
+        ("train", TrainConfig),
+        ("evaluate", EvaluateConfig),
+        ("predict", PredictConfig),
+        ("ensemble", EnsembleConfig),
+        ("compare", CompareConfig),
+    ],
 )
 def test_yaml_and_schema_have_the_same_defaults(name: str, model: type[BaseModel]) -> None:
     written = yaml.safe_load((REPO_CONFIGS / f"{name}.yaml").read_text())
