@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 PARTS = ("backbone", "neck", "head")
 NO_WEIGHTS = {"pretrained": False, "weights": None}
-"""The keys by which a backbone may name weights to start from, with the values that mean none."""
+"""The keys by which a backbone or a part of the head may name weights to start from, with the values that mean none."""
 
 
 def build_detector(cfg: Mapping[str, Any], num_classes: int, *, seed: int, load_pretrained: bool = True) -> Detector:
@@ -35,11 +35,10 @@ def build_detector(cfg: Mapping[str, Any], num_classes: int, *, seed: int, load_
     its name, two detectors with different necks start from the same backbone and head. With ``load_pretrained`` false no weight file
     is read (the weights will come from a checkpoint). What does not fit raises ``ConfigError`` before any data is touched.
     """
-    backbone_cfg = dict(cfg["backbone"])
     if not load_pretrained:
-        backbone_cfg |= {key: nothing for key, nothing in NO_WEIGHTS.items() if key in backbone_cfg}
+        cfg = {**cfg, "backbone": _without_weights(cfg["backbone"]), "head": _without_weights(cfg["head"])}
     with _component(seed, "backbone"):
-        backbone = build(backbone_cfg)
+        backbone = build(cfg["backbone"])
         levels = _levels(backbone, "backbone")
         mean, std = (_per_channel(backbone, name) for name in ("mean", "std"))
     with _component(seed, "neck", levels):
@@ -50,6 +49,13 @@ def build_detector(cfg: Mapping[str, Any], num_classes: int, *, seed: int, load_
     with _component(seed, "late_fusion"):
         late_fusion = build(cfg["late_fusion"])
     return Detector(backbone, neck, head, late_fusion, mean=mean, std=std)
+
+
+def _without_weights(node: Any) -> Any:
+    """``node`` and what is inside it, naming no weights."""
+    if not isinstance(node, Mapping):
+        return node
+    return {key: NO_WEIGHTS.get(key, _without_weights(value)) if TARGET in node else value for key, value in node.items()}
 
 
 class DryRun(NamedTuple):

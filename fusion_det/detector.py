@@ -44,8 +44,8 @@ class Detector(nn.Module):
         return self.to(memory_format=torch.channels_last)
 
     def fusion_sites(self) -> list[FusionSite]:
-        """Every place where the backbone and the neck fuse maps, in the order of execution; names start with ``backbone/`` or ``neck/``."""
-        parts = {"backbone": self.backbone, "neck": self.neck}
+        """Every place where maps are fused, in the order of execution; names start with ``backbone/``, ``neck/`` or (a head's) ``roi/``."""
+        parts = {"backbone": self.backbone, "neck": self.neck, "roi": self.head}
         sites = [(part, site) for part, module in parts.items() for site in getattr(module, "fusion_sites", list)()]
         return [site._replace(name=f"{part}/{site.name}") for part, site in sites]
 

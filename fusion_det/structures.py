@@ -34,12 +34,15 @@ class FusionSite(NamedTuple):
     name: str
     """Unique within the part, such as ``P4_td``."""
     level: str
-    """Name of the level, such as ``P4`` for stride 16 in a neck and ``C4`` in a backbone."""
+    """Name of the level, such as ``P4`` for stride 16 in a neck and ``C4`` in a backbone; ``RoI`` for the maps of boxes."""
     stride: int
+    """Of the level; of the finest one that boxes are pooled from."""
     inputs: tuple[str, ...]
     """Names of the fused maps, in the operator's order (the node's own first)."""
     operator: nn.Module
     """Its :class:`fusion_det.fusion.operator.FusionOperator`."""
+    per_box: bool = False
+    """Whether it joins the maps of boxes, [B * R, C, bins, bins], not those of pictures."""
 
 
 class _OnDevice:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def fusion_probe(detector: Detector | LoadedDetector, images: ImageBatch | Picture | Sequence[Picture]) -> FusionReport:
-    """Run backbone and neck once on ``images``, in evaluation mode, and report what every fusion decided, with maps.
+    """Run ``detector`` once on ``images``, in evaluation mode, and report what every fusion decided, with maps.
 
     ``images``: a prepared batch, or for a loaded detector also whatever its ``predict`` takes (paths, PIL pictures, arrays). Modes
     and the switches of the operators are left as they were found. A loaded detector runs in its own precision, a bare one in
@@ -41,9 +41,11 @@ def fusion_probe(detector: Detector | LoadedDetector, images: ImageBatch | Pictu
     batch = images if isinstance(images, ImageBatch) else _prepare(detector, images)
     with remembering(model), evaluating(model), context:
         on_device = batch.to(model.mean.device)
-        model.features(on_device)
         sites = model.fusion_sites()
-        return report_with_maps(sites, read_probes(sites), on_device)
+        features = model.features(on_device)
+        if any(site.per_box for site in sites):
+            model.head.predict(features, on_device.sizes)  # type: ignore[operator]
+        return report_with_maps(sites, read_probes(sites, len(on_device)), on_device)
 
 
 @contextmanager

@@ -58,6 +58,8 @@ class SiteReport:
     probes: Mapping[str, Tensor] = field(default_factory=dict)
     """float32 tensors on the host, as the operator's ``probe()`` names them; empty if nothing is decided, and in reports over a
     whole evaluation, which keep summaries only."""
+    per_box: bool = False
+    """Whether maps of boxes are joined; their positions are those of all the boxes of a picture, one box below the other."""
 
     @property
     def weights(self) -> Tensor | None:

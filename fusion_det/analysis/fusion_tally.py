@@ -16,15 +16,29 @@ Probes = Sequence[Mapping[str, Tensor]]
 """One mapping per site, as the operators' ``probe()`` gives them."""
 
 
-def read_probes(sites: Sequence[FusionSite]) -> list[dict[str, Tensor]]:
-    """What the last forward pass decided at each site. ``ValueError`` for an operator whose ``weights`` are not [B, N, h, w]."""
+def read_probes(sites: Sequence[FusionSite], pictures: int) -> list[dict[str, Tensor]]:
+    """What the last forward pass, on so many pictures, decided at each site. ``ValueError`` for an operator whose ``weights`` are not
+    [B, N, h, w].
+
+    At a site of boxes (``per_box``) B becomes the pictures and h all their boxes, one below the other; also boxes that only fill slots.
+    """
     probes = [site.operator.probe() for site in sites]  # type: ignore[operator]
     for site, found in zip(sites, probes, strict=True):
         weights = found.get("weights")
         if weights is not None and (weights.ndim != 4 or weights.shape[1] != len(site.inputs)):
             shape, operator = list(weights.shape), type(site.operator).__name__
             raise ValueError(f"{operator} at {site.name}: expected probed weights [B, {len(site.inputs)}, h, w], got {shape}")
-    return probes
+    return [
+        {name: _by_picture(value, pictures) for name, value in found.items()} if site.per_box else found
+        for site, found in zip(sites, probes, strict=True)
+    ]
+
+
+def _by_picture(value: Tensor, pictures: int) -> Tensor:
+    """[B * R, N, h, w] -> [B, N, R * h, w]; what is the same for all boxes stays as it is."""
+    if value.ndim != 4 or value.shape[0] == 1:
+        return value
+    return value.unflatten(0, (pictures, -1)).transpose(1, 2).flatten(2, 3)
 
 
 class FusionTally:
@@ -40,7 +54,7 @@ class FusionTally:
         """Take in one batch; maps are reduced to a row per picture at once, weights without positions (h = w = 1) at the end."""
         self.pictures += len(images)
         masks: dict[tuple[int, int], Tensor] = {}
-        for number, found in enumerate(probes):
+        for number, (site, found) in enumerate(zip(self.sites, probes, strict=True)):
             for name in ("weights", "probabilities"):
                 if (value := found.get(name)) is None:
                     continue
@@ -49,7 +63,10 @@ class FusionTally:
                 if size == (1, 1):
                     self._constant.setdefault((number, name), []).append(value)
                 else:
-                    inside = masks[size] if size in masks else masks.setdefault(size, picture_mask(images, size))
+                    if site.per_box:
+                        inside = value.new_ones(1, 1, *size)
+                    else:
+                        inside = masks[size] if size in masks else masks.setdefault(size, picture_mask(images, size))
                     self._measured.setdefault((number, name), []).append(measure(value, inside))
 
     def report(self) -> FusionReport:
@@ -64,7 +81,7 @@ class FusionTally:
         return FusionReport(tuple(sites), self.pictures)
 
     def _site(self, number: int, site: FusionSite, found: Mapping[tuple[int, str], Tensor]) -> SiteReport:
-        report = SiteReport(site.name, site.level, site.stride, site.inputs, type(site.operator).__name__)
+        report = SiteReport(site.name, site.level, site.stride, site.inputs, type(site.operator).__name__, per_box=site.per_box)
         if (number, "weights") not in found:
             return report
         count = len(site.inputs)

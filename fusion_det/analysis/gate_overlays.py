@@ -40,7 +40,7 @@ def gate_overlays(report: FusionReport, index: int = 0) -> Tensor | None:
     if report.images is None:
         raise ValueError("expected a report with maps, as fusion_probe gives it; that of a whole evaluation keeps means only")
     images = report.images
-    found = [_Block(site, _cut(site.weights, images, index)) for site in report if site.weights is not None and _spatial(site.weights)]
+    found = [_Block(site, _cut(site.weights, images, index)) for site in report if site.weights is not None and _spatial(site)]
     if not found:
         return None
     height, width = (int(side) for side in images.sizes[index])
@@ -58,8 +58,9 @@ def gate_overlays(report: FusionReport, index: int = 0) -> Tensor | None:
     return canvas.picture()
 
 
-def _spatial(weights: Tensor) -> bool:
-    return weights.shape[2] * weights.shape[3] > 1
+def _spatial(site: SiteReport) -> bool:
+    """Whether its weights have places in the picture, as those of a neck; boxes' have not."""
+    return not site.per_box and site.weights is not None and site.weights.shape[2] * site.weights.shape[3] > 1
 
 
 def _cut(weights: Tensor, images: ImageBatch, index: int) -> Tensor:

@@ -22,18 +22,19 @@ def load_state_file(
     ignored: Callable[[str], bool],
     network: str = "a ResNet with the same block, depths and widths",
     adapt: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict,
+    key: str = KEY,
 ) -> None:
     """Copy the tensors of ``file`` into ``net``; all or none.
 
     ``optional``: names of ``net`` that keep their initial values if the file has none; ``ignored``: names in the file that ``net`` needs
-    not have. ``network``: what the file should be of, for messages; ``adapt`` brings its names and shapes to ours. ``ConfigError`` for a
-    file that is not there, ``CheckpointError`` for one that is damaged or does not fit.
+    not have. ``network``: what the file should be of, for messages; ``adapt`` brings its names and shapes to ours; ``key``: what named
+    the file. ``ConfigError`` for a file that is not there, ``CheckpointError`` for one that is damaged or does not fit.
     """
     path = Path(file).expanduser()
-    where = f"{KEY}={path}"
+    where = f"{key}={path}"
     if not path.is_file():
-        raise ConfigError(f"no such file {str(path)!r}", where=KEY, mend=f"give a file of weights, or train from scratch with {KEY}=null")
-    mend = f"use a state dict of {network}, or {KEY}=null"
+        raise ConfigError(f"no such file {str(path)!r}", where=key, mend=f"give a file of weights, or train from scratch with {key}=null")
+    mend = f"use a state dict of {network}, or {key}=null"
     found, wanted = adapt(read_tensors(path, where, mend)), net.state_dict()
     used = {name: value for name, value in found.items() if name in wanted}
     faults = _tell("lacks", [name for name in wanted.keys() - used.keys() if not (optional(name) or name.endswith("num_batches_tracked"))])

@@ -23,12 +23,12 @@ The first is torchvision's own training, the second Caffe's network, ported for 
 """
 
 
-def find_weights(weights: str, pixels: str) -> str:
-    """The path that ``backbone.weights`` means; ``torchvision`` is the file of torch's cache that goes with ``pixels``."""
+def find_weights(weights: str, pixels: str, key: str = KEY) -> str:
+    """The path that the value of ``key`` means; ``torchvision`` is the file of torch's cache that goes with ``pixels``."""
     if weights != "torchvision":
         return weights
     name, fetch = CACHED[pixels]
-    return str(cached_file(name, where=KEY, fetch=fetch))
+    return str(cached_file(name, where=key, fetch=fetch))
 
 
 def fit_names(found: Mapping[str, Tensor]) -> dict[str, Tensor]:

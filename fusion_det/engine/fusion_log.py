@@ -37,7 +37,7 @@ class FusionLog:
         tally, self._maps = FusionTally(sites), {}
 
         def watch(images: ImageBatch) -> None:
-            probes = read_probes(sites)
+            probes = read_probes(sites, len(images))
             tally.add(images, probes)
             for row, image_id in enumerate(images.image_ids):
                 if image_id in self.drawn and any("weights" in found for found in probes):

@@ -17,9 +17,8 @@ from fusion_det.heads.matching import match_anchors
 from fusion_det.heads.proposals import Proposals
 from fusion_det.heads.random_sampling import sample, take_rows
 from fusion_det.heads.roi_levels import RoIPool
-from fusion_det.heads.rpn import RPN
 from fusion_det.losses.boxes import masked_smooth_l1_loss
-from fusion_det.structures import LevelSpec, RawDetections, Targets
+from fusion_det.structures import FusionSite, LevelSpec, RawDetections, Targets
 
 # Sides of a detection in pixels (torchvision's).
 SMALLEST = 1e-2
@@ -41,8 +40,9 @@ class Lesson(NamedTuple):
 class FasterRCNN(nn.Module):
     """Two-stage detector (Ren, He, Girshick, Sun; NeurIPS 2015, arXiv 1506.01497; on a pyramid: Lin et al., CVPR 2017, arXiv 1612.03144).
 
-    ``rpn`` proposes; ``pool`` and ``roi_fusion`` make one map of each proposal (:mod:`fusion_det.heads.roi_fusion`), ``box_head`` a vector,
-    from which come the logits of background and all classes and the box deltas, per class or one for all (``class_agnostic``). Proposals
+    ``rpn`` proposes: :class:`.rpn.RPN`, or HyperNet's :class:`.light_proposals.LightProposals`, or another part with their ``learn`` and
+    ``find``. ``pool`` and ``roi_fusion`` make one map of each proposal (:mod:`fusion_det.heads.roi_fusion`), ``box_head`` a vector, from
+    which come the logits of background and all classes and the box deltas, per class or one for all (``class_agnostic``). Proposals
     of an IoU of ``positive_overlap`` or more with an object learn it, under ``negative_overlap`` they are background; ``samples`` of each
     image are drawn after the objects themselves were added (``add_objects``). Cross-entropy and smooth L1 (``smooth_l1_beta`` 0: plain
     L1) are divided by the number drawn in the batch. The YAML holds torchvision's constants; the weights start as in Fast R-CNN.
@@ -50,7 +50,7 @@ class FasterRCNN(nn.Module):
 
     A detection's level is the one that FPN's rule gives its proposal, also where ``roi_fusion`` looks at several.
 
-    torchvision's weights, for num_classes = torchvision's less one: see :class:`RPN` and :class:`BoxHead`; ``class_logits`` =
+    torchvision's weights, for num_classes = torchvision's less one: see :class:`.rpn.RPN`, :class:`.box_head.BoxHead`; ``class_logits`` =
     ``roi_heads.box_predictor.cls_score``, ``box_deltas`` = ``roi_heads.box_predictor.bbox_pred`` (its rows of background are kept, unused).
     """
 
@@ -82,7 +82,7 @@ class FasterRCNN(nn.Module):
             raise ValueError(
                 f"head faster_rcnn: expected negative_overlap <= positive_overlap, got {negative_overlap} > {positive_overlap}"
             )
-        self.rpn: RPN = rpn(self.levels)
+        self.rpn = rpn(self.levels)
         self.pool: RoIPool = pool(self.levels)
         self.roi_fusion = roi_fusion(self.pool)
         self.box_head = box_head(self.roi_fusion.out_channels, self.roi_fusion.bins, self.roi_fusion.linear_layers)
@@ -107,9 +107,7 @@ class FasterRCNN(nn.Module):
     def losses(self, features: Sequence[Tensor], targets: Targets) -> dict[str, Tensor]:
         """``loss_rpn_cls``, ``loss_rpn_box``, ``loss_cls``, ``loss_box``: scalars."""
         self._check(features)
-        objectness, shifts, anchors = self.rpn(features)
-        losses = self.rpn.losses(objectness, shifts, anchors, targets)
-        proposals = self.rpn.propose(objectness, shifts, anchors, self._whole_input(features), training=True)
+        losses, proposals = self.rpn.learn(features, targets, self._whole_input(features))
         lesson = self._choose(proposals, targets)
         logits, deltas, _ = self(features, lesson.boxes)
         number = lesson.taught.sum().clamp(min=1)
@@ -155,12 +153,15 @@ class FasterRCNN(nn.Module):
         odd = torch.arange(4, device=features[0].device) % 2 == 1
         return torch.where(odd, float(height * stride), float(width * stride))[None, None]
 
+    def fusion_sites(self) -> list[FusionSite]:
+        """Where maps of a box are joined, if they are."""
+        return list(self.roi_fusion.fusion_sites())
+
     def predict(self, features: Sequence[Tensor], sizes: Tensor) -> RawDetections:
         """The best (proposal, class) pairs; ``sizes`` [B, 2] are the pictures' heights and widths in the network frame."""
         self._check(features)
         limits = sizes.flip(1).repeat(1, 2)[:, None].float()
-        objectness, shifts, anchors = self.rpn(features)
-        boxes, valid = self.rpn.propose(objectness, shifts, anchors, limits, training=False)
+        boxes, valid = self.rpn.find(features, limits)
         logits, deltas, index = self(features, boxes)
         scores = torch.where(valid[..., None], logits.softmax(dim=2)[..., 1:], 0.0).flatten(1)
         best, pair = scores.topk(min(self.candidates, scores.shape[1]), dim=1)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fusion_det.config.types import UnitInterval
 from fusion_det.heads.anchors import AnchorGrid, Anchors, anchor_cells
 from fusion_det.heads.box_coder import BoxCoder
 from fusion_det.heads.dense import flatten_anchors, init_normal, shared_width
-from fusion_det.heads.matching import match_anchors
+from fusion_det.heads.proposal_lesson import draw_lesson, proposal_losses
 from fusion_det.heads.proposals import Proposals, propose
-from fusion_det.heads.random_sampling import sample, take_rows
+from fusion_det.heads.random_sampling import take_rows
 from fusion_det.heads.roi_levels import choose_levels
-from fusion_det.losses.boxes import masked_smooth_l1_loss
 from fusion_det.structures import LevelSpec, Targets
 
 
@@ -72,11 +70,11 @@ class RPN(nn.Module):
         cells = anchor_cells(_sizes(self.levels, anchor_sizes, anchor_scales), aspect_ratios, whole_pixels=whole_pixels)
         self.anchors = AnchorGrid(cells, [level.stride for level in self.levels], offset=anchor_offset, cell_stride=cell_stride)
         self.coder = BoxCoder()
-        self.matching = {
-            "positive_overlap": positive_overlap, "negative_overlap": negative_overlap, "crowd_overlap": crowd_overlap,
-        }  # fmt: skip
-        self.samples, self.positive_share, self.smooth_l1_beta = samples, positive_share, smooth_l1_beta
-        self.overlap, self.score_threshold = overlap, score_threshold
+        self.draw_lesson = partial(
+            draw_lesson, samples=samples, positive_share=positive_share,
+            positive_overlap=positive_overlap, negative_overlap=negative_overlap, crowd_overlap=crowd_overlap,
+        )  # fmt: skip
+        self.smooth_l1_beta, self.overlap, self.score_threshold = smooth_l1_beta, overlap, score_threshold
         self.per_level = {True: per_level_train, False: per_level_test}
         self.count = {True: count_train, False: count_test}
         layers: list[nn.Module] = []
@@ -103,19 +101,19 @@ class RPN(nn.Module):
 
     def losses(self, logits: Tensor, deltas: Tensor, anchors: Anchors, targets: Targets) -> dict[str, Tensor]:
         """``loss_rpn_cls``, ``loss_rpn_box``: scalars."""
-        found = match_anchors(anchors.boxes, targets, rescue="ties", **self.matching)
-        positive = found.labels >= 0
-        drawn = sample(positive, ~positive & ~found.ignored, size=self.samples, positive_share=self.positive_share)
-        number = drawn.chosen.sum().clamp(min=1)
-        positive = positive.gather(1, drawn.column) & drawn.chosen
-        losses = F.binary_cross_entropy_with_logits(logits.gather(1, drawn.column), positive.float(), reduction="none")
-        near = anchors.boxes[drawn.column]
-        # Background has no box to encode; its own anchor stands in, so that nothing infinite meets the mask.
-        target = self.coder.encode(take_rows(found.boxes, drawn.column).where(positive[..., None], near), near)
-        box_loss = masked_smooth_l1_loss(
-            take_rows(deltas, drawn.column), target, positive, torch.ones_like(losses), beta=self.smooth_l1_beta
-        )
-        return {"loss_rpn_cls": (losses * drawn.chosen).sum() / number, "loss_rpn_box": box_loss / number}
+        lesson = self.draw_lesson(anchors.boxes, targets)
+        logits, deltas = logits.gather(1, lesson.column), take_rows(deltas, lesson.column)
+        return proposal_losses(logits, deltas, lesson, self.coder, smooth_l1_beta=self.smooth_l1_beta)
+
+    def learn(self, features: Sequence[Tensor], targets: Targets, limits: Tensor) -> tuple[dict[str, Tensor], Proposals]:
+        """The losses, and proposals for the second stage to learn from, clipped to ``limits`` [1, 1, 4]."""
+        logits, deltas, anchors = self(features)
+        return self.losses(logits, deltas, anchors, targets), self.propose(logits, deltas, anchors, limits, training=True)
+
+    def find(self, features: Sequence[Tensor], limits: Tensor) -> Proposals:
+        """Proposals of each picture, clipped to ``limits`` [B, 1, 4]."""
+        logits, deltas, anchors = self(features)
+        return self.propose(logits, deltas, anchors, limits, training=False)
 
 
 def _sizes(levels: Sequence[LevelSpec], given: list[list[float]] | None, scales: Sequence[float]) -> list[list[float]]:

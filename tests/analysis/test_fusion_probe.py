@@ -261,7 +261,7 @@ def test_a_compiled_operator_is_compiled_once_however_often_the_detector_is_prob
 def test_weights_of_a_wrong_shape_are_named():
     site = FusionSite("neck/M4", "P4", 16, ("C4", "M5"), Told(weights=torch.ones(1, 3, 1, 1)))
     with pytest.raises(ValueError, match=r"Told at neck/M4: expected probed weights \[B, 2, h, w\], got \[1, 3, 1, 1\]"):
-        read_probes([site])
+        read_probes([site], 2)
 
 
 @pytest.fixture(scope="module")

@@ -200,7 +200,7 @@ def losses_of_both(ours, theirs, features, targets):
 
 
 def test_twenty_random_batches_give_torchvisions_losses_and_gradients(monkeypatch):
-    for module in ("rpn", "faster_rcnn"):
+    for module in ("proposal_lesson", "faster_rcnn"):
         monkeypatch.setattr(f"fusion_det.heads.{module}.sample", draw_first)
     ours, theirs = parity_pair(rpn__count_train=300, rpn__per_level_train=200)
     theirs.rpn._pre_nms_top_n["training"], theirs.rpn._post_nms_top_n["training"] = 200, 300

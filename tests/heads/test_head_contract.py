@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
-from head_cases import CONFIGS, make_features, make_head, make_targets
+from head_cases import CONFIGS, make_features, make_head, make_targets, options
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fusion_det.build import dry_run
@@ -26,7 +26,12 @@ SIZES = torch.tensor([[PICTURE, PICTURE]] * 2)
 
 
 # Fully connected layers over 512 boxes of each image would take most of the time.
-SMALLER = {"faster_rcnn": {"samples": 64}}
+HYPERNET = options("head", "hypernet")
+SMALLER = {
+    "faster_rcnn": {"samples": 64},
+    "hypernet": {"samples": 64, "rpn": HYPERNET["rpn"] | {"count_train": 40}, "box_head": HYPERNET["box_head"] | {"width": 64}},
+}
+TWO_STAGES = ("faster_rcnn", "hypernet")
 
 
 def head_of(name):
@@ -147,7 +152,7 @@ def test_predictions_are_padded_clipped_and_know_their_level(name):
     assert raw.labels.min() >= 0
     assert raw.labels.max() < CLASSES
     fired = set(raw.levels.unique().tolist())
-    if name.startswith("faster_rcnn"):
+    if name.startswith(TWO_STAGES):
         assert fired <= {0, 1, 2}  # the levels up to stride 32 that fit such small boxes; more in test_faster_rcnn.py
     else:
         assert fired == set(range(6))
@@ -223,12 +228,12 @@ def test_rehearsal_without_values(name):
 def test_training_goes_on_after_inference_mode_and_copies_are_independent(name):
     head = head_of(name)
     with torch.inference_mode():
-        before = head.predict(features_of(), SIZES)
-    sum(head.losses(features_of(), BATCHES["objects"]).values()).backward()
+        before = head.eval().predict(features_of(), SIZES)
+    sum(head.train().losses(features_of(), BATCHES["objects"]).values()).backward()
     twin = copy.deepcopy(head)
     with torch.no_grad():
         next(head.parameters()).add_(1)
-    after = twin.predict(features_of(), SIZES)
+    after = twin.eval().predict(features_of(), SIZES)
     assert torch.equal(before.scores, after.scores)
     assert not any("anchor" in key or "cell" in key for key in head.state_dict())  # they follow from the config
 
@@ -254,7 +259,7 @@ def test_what_cannot_be_built_is_refused_in_one_line(name):
         (LEVELS, 0, "at least one class, got 0"),
     ]
     if not name.startswith("ssd"):
-        cases.append(([*LEVELS[:-1], LevelSpec("P8", 32, 256)], CLASSES, r"one width .* got P3 64, .*P8 32 channels"))
+        cases.append(([LEVELS[0], LevelSpec("P4", 32, 16), *LEVELS[2:]], CLASSES, r"one width .* got P3 64, P4 32.* channels"))
     for levels, classes, message in cases:
         with pytest.raises((ValueError, FusionDetError), match=message) as refused:
             make_head(name, levels=levels, classes=classes)

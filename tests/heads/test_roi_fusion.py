@@ -158,6 +158,41 @@ def test_context_looks_around_the_box():
         assert torch.allclose(fusion(features, boxes, index), expected, atol=1e-4)
 
 
+def test_surroundings_have_one_and_a_half_sides_and_two_and_a_quarter_areas():
+    """MS-CNN's context region: 0.25 of a side more on every side, wherever the box lies."""
+    generator = torch.Generator().manual_seed(0)
+    low = torch.rand(200, 2, generator=generator) * 300 - 50
+    boxes = torch.cat([low, low + 1 + torch.rand(200, 2, generator=generator).square() * 400], dim=1)
+    scale = yaml_options("roi_fusion", "context")["scale"]
+    found = enlarge(boxes, scale)
+    sides, wider = boxes[:, 2:] - boxes[:, :2], found[:, 2:] - found[:, :2]
+    assert torch.allclose(wider, 1.5 * sides, rtol=1e-4)
+    assert torch.allclose(wider.prod(dim=1), 2.25 * sides.prod(dim=1), rtol=1e-4)
+    assert torch.allclose(found[:, :2] + found[:, 2:], boxes[:, :2] + boxes[:, 2:], atol=1e-3)
+    assert torch.allclose(boxes[:, :2] - found[:, :2], 0.25 * sides, atol=1e-3)
+    assert torch.allclose(enlarge(found, 1 / scale), boxes, atol=1e-3)
+
+
+def test_context_sees_the_ring_around_the_box_and_nothing_beyond():
+    features = make_features(1, 0, [LevelSpec("P3", 16, 8)], [(40, 40)])
+    boxes, index = torch.tensor([[[128.0, 128.0, 192.0, 192.0]]]), torch.zeros(1, 1).long()  # 8 pixels of the map, from 16 to 24
+    fusion = make_kind("context", "concat", pool_of([LevelSpec("P3", 16, 8)]))
+
+    def changed(low, high):
+        """The share of the result that changes with the map's pixels from ``low`` to ``high`` around the box, not in it."""
+        other = features[0].clone()
+        other[..., low:high, low:high] += 1
+        other[..., 16:24, 16:24] = features[0][..., 16:24, 16:24]
+        with torch.no_grad():
+            return float((fusion([other], boxes, index) != fusion(features, boxes, index)).float().mean())
+
+    assert changed(14, 26) > 0.3
+    far = features[0].clone()
+    far[..., :13, :] = far[..., 27:, :] = 100.0  # a pixel of room for interpolation
+    with torch.no_grad():
+        assert torch.equal(fusion([far], boxes, index), fusion(features, boxes, index))
+
+
 def test_one_level_needs_nothing_joined():
     pool = pool_of(levels_used=["P3"])
     features, boxes = make_features(2, 0, LEVELS, SHAPES), some_boxes()

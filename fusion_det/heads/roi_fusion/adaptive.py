@@ -8,9 +8,10 @@ from typing import Any, Literal
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from fusion_det.heads.roi_fusion.operators import make_operator, one_width
+from fusion_det.heads.roi_fusion.operators import make_operator, one_site, one_width
 from fusion_det.heads.roi_levels import RoIPool
 from fusion_det.layers import init_conv
+from fusion_det.structures import FusionSite
 
 
 class Adaptive(nn.Module):
@@ -42,3 +43,7 @@ class Adaptive(nn.Module):
         places = zip(self.pool.chosen, self.pool.levels, self.layers, strict=True)
         maps = [layer(self.pool.single(features[i], boxes, level.stride)).relu() for i, level, layer in places]
         return self.operator(maps) if self.operator is not None else maps[0]
+
+    def fusion_sites(self) -> list[FusionSite]:
+        """Where the levels are joined."""
+        return one_site("adaptive", self.pool.levels, [level.name for level in self.pool.levels], self.operator)

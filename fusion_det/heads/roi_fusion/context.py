@@ -9,9 +9,10 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from fusion_det.heads.roi_fusion.operators import make_operator, one_width
+from fusion_det.heads.roi_fusion.operators import make_operator, one_site, one_width
 from fusion_det.heads.roi_levels import RoIPool
 from fusion_det.layers import init_conv
+from fusion_det.structures import FusionSite
 
 
 class Context(nn.Module):
@@ -48,6 +49,10 @@ class Context(nn.Module):
         own = self.pool(features, boxes, index)
         joined = self.operator([own, self.pool(features, enlarge(boxes, self.scale), index)])
         return joined if self.conv is None else self.conv(joined).relu()
+
+    def fusion_sites(self) -> list[FusionSite]:
+        """Where the box and its surroundings are joined."""
+        return one_site("context", self.pool.levels, ["box", "surroundings"], self.operator)
 
 
 def enlarge(boxes: Tensor, scale: float) -> Tensor:

@@ -9,9 +9,10 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from fusion_det.heads.roi_fusion.operators import make_operator
+from fusion_det.heads.roi_fusion.operators import make_operator, one_site
 from fusion_det.heads.roi_levels import RoIPool
 from fusion_det.layers import init_conv
+from fusion_det.structures import FusionSite
 
 # Against maps of zeros.
 EPS = 1e-12
@@ -69,6 +70,11 @@ class Ion(nn.Module):
         if len(self.projections):
             pooled = [conv(x) for conv, x in zip(self.projections, pooled, strict=True)]
         return self.operator(pooled)
+
+    def fusion_sites(self) -> list[FusionSite]:
+        """Where the levels and the context are joined."""
+        names = [level.name for level in self.pool.levels] + (["context"] if self.context is not None else [])
+        return one_site("ion", self.pool.levels, names, self.operator)
 
     def _normalise(self, x: Tensor, scale: Tensor) -> Tensor:
         norm = torch.linalg.vector_norm(x.float(), dim=self.norm_dims, keepdim=True).clamp(min=EPS)

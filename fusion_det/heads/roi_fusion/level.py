@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from fusion_det.heads.roi_fusion.operators import make_operator, one_width
+from fusion_det.heads.roi_fusion.operators import make_operator, one_site, one_width
 from fusion_det.heads.roi_levels import RoIPool
+from fusion_det.structures import FusionSite
 
 
 class Level(nn.Module):
@@ -27,6 +28,7 @@ class Level(nn.Module):
             raise ValueError(f"roi_fusion level: span {span} is more than the {len(pool.levels)} levels that boxes are pooled from")
         self.pool, self.span, self.bins = pool, span, pool.bins
         self.out_channels = one_width(pool.levels, owner="roi_fusion level")
+        self.operator: nn.Module | None = None
         if span > 1:
             self.operator, self.out_channels = make_operator(fusion, self.out_channels, span)
 
@@ -34,4 +36,8 @@ class Level(nn.Module):
         """-> [B * R, C, bins, bins]."""
         last = len(self.pool.levels) - 1
         maps = [self.pool(features, boxes, (index + i).clamp(max=last)) for i in range(self.span)]
-        return self.operator(maps) if self.span > 1 else maps[0]
+        return self.operator(maps) if self.operator is not None else maps[0]
+
+    def fusion_sites(self) -> list[FusionSite]:
+        """Where the box's level and the next coarser ones are joined."""
+        return one_site("level", self.pool.levels, ["own", *(f"coarser{i}" for i in range(1, self.span))], self.operator)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from fusion_det.structures import LevelSpec
+from fusion_det.structures import FusionSite, LevelSpec
 
 
 def one_width(levels: Sequence[LevelSpec], *, owner: str) -> int:
@@ -22,3 +22,8 @@ def make_operator(fusion: Callable[..., Any], channels: int, inputs: int) -> tup
     """The operator for ``inputs`` maps of ``channels``, and the channels that it gives."""
     operator = fusion(channels, inputs)
     return operator, int(getattr(operator, "out_channels", channels))
+
+
+def one_site(kind: str, levels: Sequence[LevelSpec], inputs: Sequence[str], operator: nn.Module | None) -> list[FusionSite]:
+    """The one place where a kind of RoI fusion joins maps; none without an operator."""
+    return [] if operator is None else [FusionSite(kind, "RoI", levels[0].stride, tuple(inputs), operator, per_box=True)]
