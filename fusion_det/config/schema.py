@@ -181,6 +181,8 @@ class EvaluateConfig(Settings):
     """Detections per picture and class that count; null: as the checkpoint says, or 100."""
     curves: bool = False
     """Also write curves.csv: precision over recall of every class, size and IoU threshold."""
+    errors: bool = False
+    """Also log, and write into results.json, why AP is what it is: error types, confusion, calibration, thresholds, levels."""
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""
     batch_size: PositiveInt = 16
@@ -197,8 +199,12 @@ class EvaluateConfig(Settings):
         if self.checkpoint is None and self.gt is None and self.dt is None:
             raise ValueError("nothing to measure -> add checkpoint=FILE, or gt=ANNOTATIONS.json dt=PREDICTIONS.json")
         if (self.gt is None) != (self.dt is None):
-            raise ValueError(f"{'gt' if self.gt is None else 'dt'} is missing -> gt=ANNOTATIONS.json and dt=PREDICTIONS.json belong together")
-        others = [key for key in ("checkpoint", "weights", "late_fusion", "data", "annotations", "images") if getattr(self, key) is not None]
+            raise ValueError(
+                f"{'gt' if self.gt is None else 'dt'} is missing -> gt=ANNOTATIONS.json and dt=PREDICTIONS.json belong together"
+            )
+        others = [
+            key for key in ("checkpoint", "weights", "late_fusion", "data", "annotations", "images") if getattr(self, key) is not None
+        ]
         if self.gt is not None and others:
             raise ValueError(f"{', '.join(others)} and gt=, dt= at once -> leave one of them out; gt= is the annotation file of dt=")
         return self

@@ -12,8 +12,10 @@ from fusion_det.data.coco_file import read_coco
 from fusion_det.errors import DataError, FusionDetError
 from fusion_det.evaluation.box_metrics import BoxMetrics
 from fusion_det.evaluation.coco_metrics import evaluate_boxes
+from fusion_det.evaluation.error_report import ErrorReport, error_report
 from fusion_det.evaluation.expectations import check_expectations
-from fusion_det.evaluation.predictions import DetectionArrays, read_detections
+from fusion_det.evaluation.levels import level_names
+from fusion_det.evaluation.predictions import DetectionArrays, read_detections, read_predictions
 from fusion_det.evaluation.repeats import repeated
 
 if TYPE_CHECKING:
@@ -29,24 +31,25 @@ def evaluate_files(settings: EvaluateConfig) -> None:
     assert settings.dt is not None
     truth_file, predictions_file = Path(settings.gt).expanduser(), Path(settings.dt).expanduser()
     ground_truth = dict(read_coco(truth_file)._asdict())
-    detections = read_detections(predictions_file)
+    records = read_predictions(predictions_file) if settings.errors else None  # they may tell the pyramid levels
+    detections = read_detections(predictions_file) if records is None else DetectionArrays.from_results(records)
     refuse_repeats(detections, where=str(predictions_file))
     output = Path(settings.output) if settings.output else predictions_file.parent / f"evaluate-{predictions_file.stem}"
+    limit = settings.max_detections or COCO_DETECTIONS
     try:
-        metrics = evaluate_boxes(
-            ground_truth, detections, max_detections=settings.max_detections or COCO_DETECTIONS, backend=settings.backend
-        )
+        metrics = evaluate_boxes(ground_truth, detections, max_detections=limit, backend=settings.backend)
     except DataError as error:
         where = f"{predictions_file} on {truth_file}: {error.where}"
         raise DataError(error.what, where=where, mend=error.mend) from error
-    written = write_measured(output, metrics, curves=settings.curves, header={
+    errors = error_report(ground_truth, detections, levels=level_names(records), max_detections=limit) if records is not None else None
+    written = write_measured(output, metrics, curves=settings.curves, errors=errors, header={
         "predictions": str(predictions_file),
         "predictions_sha256": _digest(predictions_file),
         "annotations": str(truth_file),
         "annotations_sha256": _digest(truth_file),
         "backend": settings.backend,
     })  # fmt: skip
-    logger.info("%s", metrics.table())
+    log_measured(metrics, errors)
     logger.info("in %s: %s", output, ", ".join(written))
     check_expectations(metrics, settings.expect)
 
@@ -62,16 +65,26 @@ def refuse_repeats(detections: DetectionArrays, *, where: str) -> None:
         )
 
 
-def write_measured(output: Path, metrics: BoxMetrics, *, curves: bool, header: dict[str, object]) -> list[str]:
+def write_measured(
+    output: Path, metrics: BoxMetrics, *, curves: bool, errors: ErrorReport | None = None, header: dict[str, object]
+) -> list[str]:
     """Write ``results.json``, and ``curves.csv`` if asked for, into the folder ``output``; the names written."""
+    analysis = {} if errors is None else {"errors": errors.as_dict()}
     try:
         output.mkdir(parents=True, exist_ok=True)
-        write_json(output / "results.json", {"finished": True, **header, **metrics.as_dict()})
+        write_json(output / "results.json", {"finished": True, **header, **metrics.as_dict(), **analysis})
         if curves and metrics.curves is not None:
             write_atomic(output / "curves.csv", metrics.curves.csv().encode())
     except OSError as error:
         raise FusionDetError(f"cannot write: {error.strerror}", where=str(output), mend="choose another folder with output=DIR") from error
     return ["results.json", *(["curves.csv"] if curves else [])]
+
+
+def log_measured(metrics: BoxMetrics, errors: ErrorReport | None) -> None:
+    """The numbers for people, and why they are so, where that was asked for."""
+    logger.info("%s", metrics.table())
+    if errors is not None:
+        logger.info("\n%s", errors.table())
 
 
 def _digest(path: Path) -> str:

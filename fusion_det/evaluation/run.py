@@ -15,9 +15,11 @@ from fusion_det.data.loader import Batches, eval_loader, worker_count
 from fusion_det.data.sources import one_split
 from fusion_det.ensemble import Ensemble, chosen_ensemble
 from fusion_det.errors import ConfigError, DataError, FusionDetError
+from fusion_det.evaluation.error_report import ErrorReport, error_report
 from fusion_det.evaluation.evaluator import check_expectations, collect_results, score_predictions
-from fusion_det.evaluation.file_run import write_measured
-from fusion_det.evaluation.predictions import write_predictions
+from fusion_det.evaluation.file_run import log_measured, write_measured
+from fusion_det.evaluation.levels import level_names
+from fusion_det.evaluation.predictions import DetectionArrays, write_predictions
 
 if TYPE_CHECKING:
     from fusion_det.config.schema import EvaluateConfig
@@ -49,7 +51,8 @@ def evaluate(settings: EvaluateConfig) -> None:
     limit = settings.max_detections or detector.config["eval"]["max_detections"]
     metrics = score_predictions(index, results, max_detections=limit, backend=settings.backend)
     write_predictions(output / "predictions.json", results)
-    written = write_measured(output, metrics, curves=settings.curves, header={
+    errors = _errors(index, results, detector, limit) if settings.errors else None
+    written = write_measured(output, metrics, curves=settings.curves, errors=errors, header={
         "checkpoint": settings.checkpoint,
         "sources": detector.source_names,
         "weights": settings.weights,
@@ -59,7 +62,7 @@ def evaluate(settings: EvaluateConfig) -> None:
         "backend": settings.backend,
         "precision": detector.detectors[0].precision,
     })  # fmt: skip
-    logger.info("%s", metrics.table())
+    log_measured(metrics, errors)
     logger.info("in %s: %s", output, ", ".join(["predictions.json", *written]))
     check_expectations(metrics, settings.expect)
 
@@ -73,6 +76,11 @@ def make_loaders(
     for dataset in datasets[1:]:
         dataset.bucket_of_image = datasets[0].bucket_of_image  # one order needs one assignment
     return [eval_loader(dataset, batch_size=batch_size, workers=each) for dataset in datasets]
+
+
+def _errors(index: CocoIndex, results: list[dict[str, Any]], detector: Ensemble, max_detections: int) -> ErrorReport:
+    detections, levels = DetectionArrays.from_results(results), level_names(results)
+    return error_report(index.ground_truth(), detections, levels=levels, level_order=detector.level_names, max_detections=max_detections)
 
 
 def _suffix(detector: Ensemble, settings: EvaluateConfig) -> str:

@@ -6,8 +6,12 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from error_cases import detections_of, random_rows, truth_of
+from tiny_checkpoint import tiny_state
 
+from fusion_det.config.cli import main
+from fusion_det.engine.checkpoint import save_checkpoint
 from fusion_det.evaluation.coco_metrics import evaluate_boxes
 from fusion_det.evaluation.error_report import error_report
 from fusion_det.evaluation.error_types import CORRECT, find_errors
@@ -118,3 +122,31 @@ class TestErrorReport:
 def test_works_without_torch():
     script = "import sys, fusion_det.evaluation.error_report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+class TestEvaluateTool:
+    def test_of_files(self, tmp_path, caplog):
+        records = [
+            {"image_id": 10, "category_id": 7, "bbox": row[2:6], "score": row[6], "level": level}
+            for row, level in zip(FOUND, ["P3", "P5", "P4", "P4", "P3"], strict=True)
+        ]
+        (tmp_path / "gt.json").write_text(json.dumps(truth_of(TRUTH, 1, 1)))
+        (tmp_path / "dt.json").write_text(json.dumps(records))
+        words = [f"gt={tmp_path / 'gt.json'}", f"dt={tmp_path / 'dt.json'}"]
+        assert main("evaluate", [*words, f"output={tmp_path / 'plain'}"]) == 0
+        assert "errors" not in json.loads((tmp_path / "plain" / "results.json").read_text())
+        assert main("evaluate", [*words, f"output={tmp_path / 'full'}", "errors=true"]) == 0
+        results = json.loads((tmp_path / "full" / "results.json").read_text())
+        assert results["summary"]["AP50"] == results["errors"]["delta_ap"]["AP"] == 1.0
+        assert list(results["errors"]["levels"]["levels"]) == ["P3", "P4", "P5"]
+        assert "if one type of error were put right" in caplog.text
+
+    def test_of_a_checkpoint(self, coco_root, tmp_path):
+        torch.set_num_threads(1)
+        save_checkpoint(tmp_path / "tiny.pt", tiny_state(coco_root, seed=1))
+        words = [f"checkpoint={tmp_path / 'tiny.pt'}", f"output={tmp_path / 'out'}", "device=cpu", "workers=0", "errors=true"]
+        assert main("evaluate", words) == 0
+        results = json.loads((tmp_path / "out" / "results.json").read_text())
+        assert results["errors"]["delta_ap"]["AP"] == pytest.approx(results["summary"]["AP50"], abs=0.2)  # crowds are not quite the same
+        assert set(results["errors"]["levels"]["levels"]) <= {"P3", "P4", "P5", "P6", "P7"}
+        assert sum(results["errors"]["counts"].values()) > 0
