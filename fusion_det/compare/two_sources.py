@@ -91,7 +91,14 @@ def critical_value(tail: np.ndarray | float, seed_share: np.ndarray | float, see
     normal = -_normal_quantiles(np.asarray(tail, dtype=float))
     if seeds < 2:
         return normal + np.zeros(np.shape(seed_share))
-    return normal + (t_quantile(tail, seeds - 1) - normal) * np.asarray(seed_share, dtype=float) ** _MIX
+    student = t_quantile(tail, seeds - 1) if np.ndim(tail) else _student_quantile(float(tail), seeds - 1)
+    return normal + (student - normal) * np.asarray(seed_share, dtype=float) ** _MIX
+
+
+@lru_cache(maxsize=4096)
+def _student_quantile(tail: float, degrees: int) -> float:
+    """:func:`t_quantile`, remembered: a study asks for few different ones, many times."""
+    return float(t_quantile(tail, degrees))
 
 
 def p_values(distance: np.ndarray, seed_share: np.ndarray, seeds: int) -> np.ndarray:
