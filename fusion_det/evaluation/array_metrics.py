@@ -12,6 +12,9 @@ from fusion_det.evaluation.match_table import MatchTable
 from fusion_det.evaluation.predictions import DetectionArrays
 from fusion_det.evaluation.truth_arrays import TruthArrays
 
+_RADIX_LIMIT = 1 << 16
+"""NumPy sorts integers of 16 bits by radix."""
+
 
 def match(ground_truth: dict[str, Any], detections: DetectionArrays, *, max_detections: int = 100) -> MatchTable:
     """The matches of ``detections`` with ``ground_truth`` (a COCO dict, ``xywh`` boxes in the original frame), and so its AP and AR.
@@ -68,8 +71,8 @@ def _truth_boxes(truth: TruthArrays, image_ids: np.ndarray, category_ids: np.nda
 
 
 def _indices(known: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Positions of ``ids`` in ``known``; up to 65,536 of them in 16 bits, which NumPy sorts by radix."""
-    return np.searchsorted(known, ids).astype(np.uint16 if len(known) <= 1 << 16 else np.uint32)
+    """Positions of ``ids`` in ``known``, in 16 bits if they fit."""
+    return np.searchsorted(known, ids).astype(np.uint16 if len(known) <= _RADIX_LIMIT else np.uint32)
 
 
 def _in_order(image: np.ndarray, label: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -103,7 +103,8 @@ class MatchTable:
         """COCO's precision [T, 101, K, A] at ``max_detections``, and recall [T, K, A, 3] at 1, 10 and ``max_detections``; -1 is undefined.
 
         ``weights`` are whole numbers [I]: how often each image counts. The result is that of a data set with so many copies of each
-        image, whose detections keep the order above. Raises ``ValueError`` for other weights.
+        image; where detections of one image have equal scores, all copies of the first come before those of the second. Raises
+        ``ValueError`` for other weights.
         """
         return precision_recall(self, weights)
 

@@ -74,12 +74,14 @@ class DetectionArrays:
         That is a number that is not finite, a negative width or height, and a size whose area overflows or underflows: IoU would be NaN.
         """
         width, height = self.boxes[:, 2], self.boxes[:, 3]
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            flat = width * height == 0
         faults = {
             "box is not finite": ~np.isfinite(self.boxes).all(axis=1),
             "score is not finite": ~np.isfinite(self.scores),
             "box has a negative width or height": (width < 0) | (height < 0),
             "box is too large": (np.abs(self.boxes) >= _LARGEST).any(axis=1),
-            "box is too small, but not empty": (width > 0) & (height > 0) & (width * height == 0),
+            "box is too small, but not empty": (width > 0) & (height > 0) & flat,
         }
         for what, wrong in faults.items():
             if wrong.any():
