@@ -11,10 +11,10 @@ import torch
 from fusion_det.build import build_detector
 from fusion_det.config.cli import load_settings
 from fusion_det.config.tools import get_tool
-from fusion_det.data.buckets import make_buckets
+from fusion_det.data.buckets import buckets_of
 from fusion_det.detector import Detector
 from fusion_det.engine.checkpoint import load_checkpoint
-from fusion_det.errors import ConfigError
+from fusion_det.errors import ConfigError, FusionDetError
 from fusion_det.inference import LoadedDetector
 from fusion_det.rehearsal import Size
 
@@ -52,10 +52,22 @@ def choose_subject(settings: BenchmarkConfig, folders: Folders) -> Subject:
 
 
 def _from_configs(settings: BenchmarkConfig, folders: Folders) -> Subject:
-    config = load_settings(get_tool("train"), settings.overrides, folders.config_dir, folders.config_dirs).plain()
-    size = _size(settings, config["data"].get("image_size"))
+    config = _training_config(settings.overrides, folders)
+    size = _size(settings, config, config["data"].get("image_size"))
     output = Path(settings.output) if settings.output else RESULTS / f"{config['name']}.json"
     return Subject(config["name"], config, settings.num_classes, size, None, output)
+
+
+def _training_config(words: list[str], folders: Folders) -> dict[str, Any]:
+    """The config of the run that ``words`` describe; a data set needs no folder, as it is not read."""
+    try:
+        settings = load_settings(get_tool("train"), words, folders.config_dir, folders.config_dirs)
+    except FusionDetError as error:
+        if not error.where.startswith("data.root "):
+            raise
+        settings = load_settings(get_tool("train"), [*words, "data.root=."], folders.config_dir, folders.config_dirs)
+    plain: dict[str, Any] = settings.plain()
+    return plain
 
 
 def _from_checkpoint(settings: BenchmarkConfig) -> Subject:
@@ -65,10 +77,12 @@ def _from_checkpoint(settings: BenchmarkConfig) -> Subject:
         raise ConfigError(fault, where=" ".join(settings.overrides), mend="leave them out, or leave checkpoint= out")
     state = load_checkpoint(path)
     output = Path(settings.output) if settings.output else path.with_name("benchmark.json")
-    return Subject(str(path), state["config"], len(state["class_names"]), _size(settings, state["image_size"]), state, output)
+    return Subject(
+        str(path), state["config"], len(state["class_names"]), _size(settings, state["config"], state["image_size"]), state, output
+    )
 
 
-def _size(settings: BenchmarkConfig, own: Any) -> Size:
+def _size(settings: BenchmarkConfig, config: Mapping[str, Any], own: Any) -> Size:
     given = settings.image_size
     if isinstance(given, tuple):
         return given
@@ -76,4 +90,5 @@ def _size(settings: BenchmarkConfig, own: Any) -> Size:
         return given, given
     if not isinstance(own, int):
         raise ConfigError("the data set has none", where="image_size", mend="add image_size=320")
-    return make_buckets(own)[0]
+    height, width = buckets_of(config["data"], own)[0]
+    return height, width

@@ -20,6 +20,7 @@ from fusion_det.compare.paired_latency import PairedLatency
 from fusion_det.compare.width_search import WidthSearch
 from fusion_det.config.cli import load_settings
 from fusion_det.config.tools import default_config_dir, get_tool
+from fusion_det.data.buckets import buckets_of
 from fusion_det.engine.device import choose_device
 from fusion_det.errors import ConfigError
 from fusion_det.rehearsal import Size
@@ -70,13 +71,13 @@ def match_width(
     """The width of ``arm`` at which its detector costs what that of ``baseline`` does, within ``tolerance`` (0.02: 2 %).
 
     Both are all the overrides of a run of ``tools/train.py``, none of which reads data or weights here. ``size``: height and width of the
-    pictures (FLOPs, latency); ``None``: a square of ``data.image_size``. Latency is measured on ``device``, relative to the baseline's
+    pictures (FLOPs, latency); ``None``: the data set's largest. Latency is measured on ``device``, relative to the baseline's
     (``measure``: something else than :class:`PairedLatency` that does that). Widths are multiples of 8 if one of them will do, else of 4,
     2 or 1; of 16, 32 or 64 where the parts take no others. Raises ``ConfigError`` in one line if no width costs the same.
     """
     folder = config_dir or default_config_dir()
     first, second = (load_settings(get_tool("train"), words, folder, config_dirs).plain() for words in (baseline, arm))
-    size = size or (first["data"]["image_size"],) * 2
+    size = size or tuple(buckets_of(first["data"], first["data"]["image_size"])[0])  # type: ignore[assignment]
 
     def parts(config: Mapping[str, Any]) -> dict[str, int]:
         if by == "params":
