@@ -221,7 +221,7 @@ def _multirun(tool: Tool, arguments: Arguments) -> int:
     from fusion_det.errors import raise_all
 
     if tool.passes_to:
-        raise ConfigError(f"{tool.name} starts several runs by itself", where="-m", mend="leave it out and name the arms and seeds")
+        raise ConfigError(f"{tool.name} has no multirun", where="-m", mend="leave it out; tools/compare.py takes arms and seeds")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("a multirun cannot run under torchrun", where="-m", mend="start one torchrun per combination")
     jobs = expand(tool, arguments.overrides, arguments.config_dir, arguments.config_dirs)

@@ -122,7 +122,7 @@ COMPARE = Tool(
 )
 BENCHMARK = Tool(
     "benchmark",
-    "Count and measure what one detector costs: parameters, FLOPs, latency, memory, training speed.",
+    "Count and measure what a detector costs: parameters, FLOPs, latency, memory, training speed.",
     "fusion_det.config.benchmark_schema:BenchmarkConfig",
     "fusion_det.analysis.benchmark:benchmark",
     False,
@@ -130,9 +130,9 @@ BENCHMARK = Tool(
         ("", "the default model of tools/train.py"),
         ("neck=bifpn image_size=320", "any words of tools/train.py choose the model"),
         ("checkpoint=runs/scenes/last.pt", "a trained one"),
-        ("backbone=resnet50 head=retinanet measure=false", "count only: seconds, and no memory is needed"),
-        ("device=cuda precision=bf16 batch_size=32", "on a GPU"),
-        ("neck=fpn threads=1 training=false output=fpn.json", "prediction only, on one CPU thread"),
+        ("head=retinanet measure=false", "count only, in seconds and without memory"),
+        ("device=cuda batch_size=32", "on a GPU"),
+        ("threads=1 training=false", "prediction only, on one CPU thread"),
     ),
     passes_to="train",
 )
