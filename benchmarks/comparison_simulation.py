@@ -84,8 +84,9 @@ def table(name: str, truth: float, found: dict[int, dict[str, np.ndarray]]) -> l
     lines = [
         f"**{name}**: true difference {100 * truth:.2f} AP (0 for the twin)",
         "",
-        "| seeds | seeds' share of the variance | covers, twin | covers, better arm | half width, AP | *better* for the twin | *worse* for the twin "
-        "| *better* found | planned | plain hierarchical percentile covers | its *better* for the twin | images only covers | paired t covers |",
+        "| seeds | seeds' share of the variance | covers, twin | covers, better arm | half width, AP | *better* for the twin "
+        "| *worse* for the twin | *better* found | planned | plain hierarchical percentile covers | its *better* for the twin "
+        "| images only covers | paired t covers |",
         "|" + "---|" * 13,
     ]
     for seeds, columns in found.items():
@@ -130,11 +131,12 @@ HEADER = """# Are the intervals and verdicts of a comparison right?
 
 `python benchmarks/comparison_simulation.py --out benchmarks/comparison_simulation.md`
 
-{studies} simulated studies for each mixture of noise: 100 fresh images, one class, about 300 boxes; a baseline, a *twin* of the same quality and a
-better arm, ten paired seeds each, of which the first 2, 3, 5 and 10 are studied. The detections come from `fusion_det/compare/simulation.py`; AP is the
-101-point AP at IoU 0.6. The true difference of the better arm comes from 60,000 images and 200,000 seeds, that of the twin is 0 by
-symmetry. {resamples} image resamples each. Wanted: 93-97 % of the 95 % intervals cover the truth, at most 5 % false *better*, *better* found as often as
-planned. With 1,000 studies a true 95 % shows as 93.6-96.4 % in nineteen of twenty cells.
+{studies} simulated studies for each mixture of noise: 100 fresh images, one class, about 300 boxes; a baseline, a *twin* of the same
+quality and a better arm, ten paired seeds each, of which the first 2, 3, 5 and 10 are studied. The detections come from
+`fusion_det/compare/simulation.py`; AP is the 101-point AP at IoU 0.6. The true difference of the better arm comes from 60,000 images and
+200,000 seeds, that of the twin is 0 by symmetry. {resamples} image resamples each. Wanted: 93-97 % of the 95 % intervals cover the truth,
+at most 5 % false *better*, *better* found as often as planned. With 1,000 studies a true 95 % shows as 93.6-96.4 % in nineteen of twenty
+cells.
 
 *Planned* is what `fusion_det.compare.power.detection_power` says from the two spreads (their root mean squares over all studies).
 """
@@ -142,17 +144,17 @@ planned. With 1,000 studies a true 95 % shows as 93.6-96.4 % in nineteen of twen
 FOOTER = """## What it says
 
 - The **calibrated** interval (the default; `fusion_det/compare/two_sources.py`) is the only one of the four that holds in all mixtures.
-- The **plain hierarchical percentile** interval (resample seeds, then images) is too narrow where seeds differ and too wide where they do
-  not: with few seeds the resampling of seeds loses (n - 1) / n of their variance and knows no Student's t, and what a seed does on these very
-  images is counted twice. It stays in every result as `percentile_interval`.
-- **Images only** (a bootstrap of two result files, as other tools do) covers what these trained models do on other images, and not what the
-  method would do when trained again.
+- The **plain hierarchical percentile** interval (resample seeds, then images) is too narrow where seeds differ and too wide where they
+  do not: with few seeds the resampling of seeds loses 1 / n of their variance and knows no Student's t, and what a seed does on these
+  very images is counted twice. It stays in every result as `percentile_interval`.
+- **Images only** (a bootstrap of two result files, as other tools do) covers what these trained models do on other images, and not what
+  the method would do when trained again.
 - The **paired t** over seeds is right where images matter little, and is blind to what the images do to all seeds alike.
 
 ## What it does not say
 
-Detections are drawn from a model and not by a network; classes that share images, crowds and area ranges do not occur. With a handful of images the
-bootstrap itself is too narrow, whatever the seeds.
+Detections are drawn from a model and not by a network; classes that share images, crowds and area ranges do not occur. With a handful of
+images the bootstrap itself is too narrow, whatever the seeds.
 """
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ def replicate_metrics(
 ) -> Replicates:
     """``metrics`` of ``table`` for each row of ``weights``, whole numbers [R, I]; ``None`` stands for one row of ones.
 
-    Equal to pycocotools on a data set with so many copies of each image, the copies of a detection next to each other. Raises ``ValueError`` for unknown metrics or wrong weights.
+    Equal to pycocotools on a data set with so many copies of each image, the copies of a detection next to each other. Raises
+    ``ValueError`` for unknown metrics or wrong weights.
     """
     if unknown := set(metrics) - set(METRICS):
         raise ValueError(f"expected metrics among {METRICS}, got {sorted(unknown)}")
