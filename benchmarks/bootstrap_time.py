@@ -154,8 +154,8 @@ def main() -> None:
     lines += study_times(tables, 2000, options.threads)
     load, memory = os.getloadavg()[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     lines += [
-        f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, load {load:.1f} from other work; Python {platform.python_version()}, "
-        f"NumPy {np.__version__}; {options.threads} threads; peak memory of the process {memory:.1f} GB.",
+        f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, load {load:.1f} (mostly other work); Python "
+        f"{platform.python_version()}, NumPy {np.__version__}; {options.threads} threads; peak memory of the process {memory:.1f} GB.",
         "",
         FOOTER,
     ]
@@ -168,16 +168,17 @@ HEADER = f"""# Time of the image bootstrap
 
 `pip install hotcoco==1.3.0 && python benchmarks/bootstrap_time.py --out benchmarks/bootstrap_time.md`
 
-{IMAGES:,} images, {BOXES:,} boxes (1.2 % crowds), {CLASSES} classes, {DETECTIONS:,} detections in each run. Every replicate recomputes AP in full from
-cached matches. Wanted: 2,000 replicates of a study of 6 runs in at most 60 s on 2 cores, and at most a tenth of hotcoco.compare's time.
+{IMAGES:,} images, {BOXES:,} boxes (1.2 % crowds), {CLASSES} classes, {DETECTIONS:,} detections in each run. Every replicate recomputes AP
+in full from cached matches. Wanted: 2,000 replicates of a study of 6 runs in at most 60 s on 2 cores, and at most a tenth of
+hotcoco.compare's time.
 """
 
 FOOTER = """The wall-clock times were taken while other work ran on the same cores; process CPU time is the measure here. On idle cores the
 wall-clock time is about the CPU time over the number of threads.
 
-hotcoco 1.3.0 counts an image that was drawn several times only once: its replicates hold about 63 % of the images, each once, and its standard
-errors are about 0.77 of a bootstrap's (see `tests/compare/test_hotcoco.py`, which reproduces its intervals that way). The work of a replicate
-is the same or less; the time is compared, not the intervals.
+hotcoco 1.3.0 counts an image that was drawn several times only once: its replicates hold about 63 % of the images, each once, and its
+standard errors are about 0.77 of a bootstrap's (see `tests/compare/test_hotcoco.py`, which reproduces its intervals that way). The work of
+a replicate is the same or less; the time is compared, not the intervals.
 """
 
 if __name__ == "__main__":
