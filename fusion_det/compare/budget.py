@@ -19,7 +19,7 @@ BUDGET = "budget.json"
 
 def is_given(budget: BudgetSettings) -> bool:
     """Whether epochs must be solved for."""
-    return budget.images is not None or budget.minutes is not None
+    return budget.pictures is not None or budget.minutes is not None
 
 
 def solve_budget(
@@ -36,8 +36,8 @@ def solve_budget(
     known: dict[str, Any] = read_json(path) or {}
     keys = {arm.name: f"{digest(budget.plain())}-{arm.training}" for arm in plan.arms}
     if any(key not in known for key in keys.values()):
-        if budget.images is not None:
-            epochs = {arm.name: max(1, math.ceil(budget.images / pictures(arm))) for arm in plan.arms}
+        if budget.pictures is not None:
+            epochs = {arm.name: max(1, math.ceil(budget.pictures / pictures(arm))) for arm in plan.arms}
         else:
             seconds = 60 * (budget.minutes or 0.0)
             seen = rehearse()
@@ -72,4 +72,4 @@ def budget_text(budget: BudgetSettings, plan: Plan) -> str:
         return f"{budget.minutes:g} minutes of training, evaluation not counted (epochs: {each})"
     same = len(set(epochs.values())) == 1
     told = f"{next(iter(epochs.values()))} epochs" if same else f"unequal epochs: {each}"
-    return f"{budget.images} training pictures ({told})" if budget.images is not None else told
+    return f"{budget.pictures} training pictures ({told})" if budget.pictures is not None else told

@@ -35,7 +35,7 @@ def _record(job: Job, jobs: dict[str, Job], arm: PlannedArm, state: StudyState) 
         return read_run(job.folder, arm.name, seconds=state[job.id].seconds or None)
     training = jobs[job.needs[0]]
     trained = read_run(training.folder, arm.name, seconds=state[training.id].seconds or None)
-    return read_evaluation(job.folder, trained, arm.name, job.config | {"tta": list(arm.views)}, (*arm.words, *arm.views))
+    return read_evaluation(job.folder, trained, arm.name, arm.measured | {"seed": job.seed}, (*arm.words, *arm.views))
 
 
 def _root_cause(job: Job, jobs: dict[str, Job], state: StudyState) -> Job:

@@ -109,7 +109,7 @@ def _judge(key: str, under_study: tuple[str, ...], budget_keys: tuple[str, ...])
     """What kind of difference a config key is, and why."""
     if covers(ALLOWED, key):
         return "allowed", "changes no result by design"
-    if covers(FATAL, key) and not (key.startswith("data.") and covers(under_study, "data")):
+    if covers(FATAL, key) and not (key.startswith("data.") and covers(under_study, key)):
         return "fatal", "another data set or another way of measuring"
     if covers(under_study, key):
         return "variable", "named by the arms"
@@ -143,22 +143,27 @@ def _judge_fact(key: str, a: RunRecord, b: RunRecord, under_study: tuple[str, ..
     if key in ("validation data", "classes"):
         return "fatal", "the numbers are about different things"
     if key == "training data":
-        return ("variable", "named by the arms") if covers(under_study, "data") else ("fatal", "trained on other data")
+        return ("variable", "named by the arms") if _touch(under_study, "data") else ("fatal", "trained on other data")
     if key == "steps":
         return ("allowed", "set by the budget") if budget_keys else ("suspicious", "another length of training")
     if a.seed != b.seed and key in ("data order", "first batch", "backbone at the start", "head at the start"):
         return "allowed", "other seeds"
     if key in ("data order", "first batch"):
-        named = any(covers(under_study, part) for part in ("augment", "data", "loader"))
+        named = any(_touch(under_study, part) for part in ("augment", "data", "loader"))
         return ("variable", "named by the arms") if named else ("suspicious", "the runs of one seed are not paired")
     if key.endswith("at the start"):
         part = key.partition(" ")[0]
-        if covers(under_study, part):
+        if _touch(under_study, part):
             return "variable", "named by the arms"
         if a.start["shapes"][part] != b.start["shapes"][part]:
             return "allowed", "has other shapes, as the neck gives other levels or channels"
         return "suspicious", "the runs of one seed are not paired"
     return "suspicious", "another machine or software may give other numbers"
+
+
+def _touch(keys: tuple[str, ...], group: str) -> bool:
+    """Whether one of ``keys`` is ``group`` or lies inside it."""
+    return any(covers((group,), key) for key in keys)
 
 
 def fatal_reasons(sheet: Sequence[Difference]) -> list[str]:

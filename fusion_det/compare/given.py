@@ -27,7 +27,7 @@ def parse_lists(text: str, key: str) -> dict[str, list[Path]]:
             raise ConfigError(f"{name!a} cannot be a name", where=key, mend="use at most 60 printable letters")
         if name in lists:
             raise ConfigError(f"{name!a} occurs twice", where=key, mend="put all paths of an arm into one list")
-        paths = [path for word in _split(rest, ",", key) for path in _expand(_unquoted(word))]
+        paths = [path for word in _split(rest, ",", key) for path in _expand(_unquoted(word), folders=key == "runs")]
         if not paths:
             raise ConfigError(f"{name!a} has no paths", where=key, mend=_FORM)
         lists[name] = paths
@@ -102,8 +102,10 @@ def _unquoted(word: str) -> str:
     return word[1:-1] if len(word) > 1 and word[0] == word[-1] and word[0] in "'\"" else word
 
 
-def _expand(word: str) -> list[Path]:
+def _expand(word: str, *, folders: bool) -> list[Path]:
+    """The path, or all that a pattern fits: folders, or files."""
     path = Path(word).expanduser()
     if path.exists() or not glob.has_magic(word):
         return [path]
-    return sorted(Path(found) for found in glob.glob(str(path))) or [path]  # noqa: PTH207 (the pattern may be absolute)
+    found = sorted(Path(name) for name in glob.glob(str(path)))  # noqa: PTH207 (the pattern may be absolute)
+    return [entry for entry in found if entry.is_dir() == folders] or [path]

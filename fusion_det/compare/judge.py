@@ -13,7 +13,7 @@ from fusion_det.compare.study import Study
 from fusion_det.config.compare_schema import StatisticsSettings
 from fusion_det.data.coco_file import read_coco
 from fusion_det.data.coco_index import read_index
-from fusion_det.errors import DataError, raise_all
+from fusion_det.errors import DataError, FusionDetError, raise_all
 from fusion_det.evaluation.array_metrics import match
 from fusion_det.evaluation.match_table import MatchTable
 from fusion_det.evaluation.predictions import DetectionArrays, read_predictions
@@ -24,13 +24,12 @@ def judge(
 ) -> Comparison:
     """Compare the arms of ``runs`` with ``baseline`` on ``ground_truth``. All faults of all files at once as ``DataError``."""
     arms: dict[str, dict[str, MatchTable]] = {}
-    faults = []
+    faults: list[FusionDetError] = []
     for run in runs:
         try:
             table = match_run(run, ground_truth)
-        except DataError as error:
-            where = error.where if str(run.predictions) in error.where else f"{run.predictions}: {error.where}"
-            faults.append(DataError(error.what, where=where, mend=error.mend))
+        except FusionDetError as error:
+            faults += [_of_file(fault, str(run.predictions)) for fault in getattr(error, "faults", [error])]
             continue
         arms.setdefault(run.arm, {})[str(run.seed)] = table
     raise_all(faults)
@@ -45,6 +44,11 @@ def judge(
         bca=settings.bca,
         threads=threads,
     )
+
+
+def _of_file(fault: FusionDetError, file: str) -> FusionDetError:
+    """``fault`` with the file that it is about."""
+    return fault if file in fault.where else type(fault)(fault.what, where=f"{file}: {fault.where}", mend=fault.mend)
 
 
 def match_run(run: RunRecord, ground_truth: dict[str, Any]) -> MatchTable:

@@ -43,6 +43,12 @@ class PlannedArm:
         return self.arm.name
 
     @property
+    def measured(self) -> dict[str, Any]:
+        """The config with the views of its evaluation, as fairness sheets compare it."""
+        views = {split(word).key.removeprefix(f"{VIEWS}."): split(word).value for word in self.views}
+        return self.config | ({VIEWS: views} if views else {})
+
+    @property
     def training(self) -> str:
         """Equal for arms that can share their training runs."""
         return digest(self.config, free=(*HARMLESS, "seed", *AFTER_TRAINING))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fusion_det.compare.collect import collect
@@ -23,7 +24,7 @@ from fusion_det.compare.workshop import Workshop
 from fusion_det.config.cli import Folders
 from fusion_det.config.compare_schema import CompareConfig
 from fusion_det.engine.signals import Interrupted, StopRequest
-from fusion_det.errors import ConfigError, DataError, FusionDetError
+from fusion_det.errors import ConfigError, FusionDetError
 
 logger = logging.getLogger(__name__)
 SOME_FAILED, NO_VERDICT = 1, 3
@@ -87,8 +88,6 @@ def _study(settings: CompareConfig, folders: Folders) -> int:
 
 def judged(outcome: Outcome, settings: CompareConfig, *, budget_keys: tuple[str, ...] = ()) -> Outcome:
     """``outcome`` with the fairness sheet and, if nothing forbids it, the statistics."""
-    from dataclasses import replace
-
     runs = outcome.runs
     known = [run for run in runs if run.config]
     variables = outcome.arms if settings.runs is None else None
@@ -99,7 +98,7 @@ def judged(outcome: Outcome, settings: CompareConfig, *, budget_keys: tuple[str,
         return outcome
     try:
         truth, file = truth_of_file(Path(settings.gt).expanduser()) if settings.gt is not None else truth_of_runs(runs)
-    except DataError as error:
+    except FusionDetError as error:
         if settings.gt is not None:
             raise
         return replace(outcome, no_verdict=tuple(error.lines))

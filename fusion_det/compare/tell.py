@@ -64,13 +64,13 @@ def outcome_lines(outcome: Outcome) -> list[str]:
     lines = []
     if outcome.comparison is not None:
         found = outcome.comparison
-        lines.append(f"{found.primary} x 100 against {printable(outcome.baseline)}, {found.images} images, {found.resamples} resamples:")
+        lines.append(f"{found.primary} x 100 against {outcome.baseline}, {found.images} images, {found.resamples} resamples:")
         lines += found.table().splitlines()
-    lines += [f"no verdict: {printable(reason)}" for reason in outcome.no_verdict]
-    lines += [f"{f.status}: {f.arm}/seed{f.seed}: {printable(f.message)}{f' (see {f.log})' if f.log else ''}" for f in outcome.failures]
+    lines += [f"no verdict: {reason}" for reason in outcome.no_verdict]
+    lines += [f"{f.status}: {f.arm}/seed{f.seed}: {f.message}{f' (see {f.log})' if f.log else ''}" for f in outcome.failures]
     lines += fairness_lines(outcome.fairness)
-    lines += [f"note: {printable(note)}" for note in outcome.notes]
-    return lines
+    lines += [f"note: {note}" for note in outcome.notes]
+    return [printable(line) for line in lines]
 
 
 def fairness_lines(sheet: Sequence[Difference]) -> list[str]:
@@ -84,9 +84,7 @@ def fairness_lines(sheet: Sequence[Difference]) -> list[str]:
         if d.kind in ("fatal", "suspicious"):
             told.setdefault((d.kind, d.key, f"{_brief(d.values[0])} and {_brief(d.values[1])}", d.why), []).append(f"{d.first}-{d.second}")
     return lines + [
-        printable(
-            f"  {kind}: {key}: {values} ({why}) in {', '.join(pairs[:3])}{f' and {len(pairs) - 3} more pairs' if len(pairs) > 3 else ''}"
-        )
+        f"  {kind}: {key}: {values} ({why}) in {', '.join(pairs[:3])}{f' and {len(pairs) - 3} more pairs' if len(pairs) > 3 else ''}"
         for (kind, key, values, why), pairs in told.items()
     ]
 

@@ -81,7 +81,7 @@ class Workshop:
 
     def sheet(self, plan: Plan) -> list[Difference]:
         """The differences between the arms' configs, before anything is run."""
-        runs = [RunRecord(arm.name, plan.seeds[0], Path(), config=arm.config | {"tta": list(arm.views)}) for arm in plan.arms]
+        runs = [RunRecord(arm.name, plan.seeds[0], Path(), config=arm.measured) for arm in plan.arms]
         return fairness_sheet(runs, variables={arm.name: arm.arm.words for arm in plan.arms}, budget_keys=self.budget_keys)
 
     def plan_lines(self, plan: Plan) -> list[str]:

@@ -19,15 +19,15 @@ Arms = Annotated[
 class BudgetSettings(Settings):
     """What every arm may spend; both null: the epochs of trainer.epochs."""
 
-    images: PositiveInt | None = None
+    pictures: PositiveInt | None = None
     """Training pictures that every run sees, rounded up to whole epochs."""
     minutes: PositiveFloat | None = None
     """Training time per run: each arm gets the whole epochs that fit, by a timed rehearsal."""
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
-        if self.images is not None and self.minutes is not None:
-            raise ValueError("budget.images and budget.minutes exclude each other: set one of them to null")
+        if self.pictures is not None and self.minutes is not None:
+            raise ValueError("budget.pictures and budget.minutes exclude each other: set one of them to null")
         return self
 
 
@@ -101,11 +101,11 @@ class CompareConfig(Settings):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
+        if (self.gt is None) != (self.predictions is None):
+            raise ValueError("gt and predictions go together: give both or none")
         given = [name for name, value in (("arms", self.arms), ("runs", self.runs), ("predictions", self.predictions)) if value]
         if not given:
             raise ValueError("nothing to compare: choose comparison=NAME, or give arms=, runs=, or gt= and predictions=")
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other: give one of them")
-        if (self.gt is None) != (self.predictions is None):
-            raise ValueError("gt and predictions go together: give both or none")
         return self
