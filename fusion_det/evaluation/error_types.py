@@ -75,6 +75,11 @@ class ErrorTable:
             gains |= {name: max(gains[name], 0.0) for name in ERROR_TYPES}
         return {"AP": means["as_is"]} | gains
 
+    def replicates(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """:meth:`delta_ap` for each row of ``weights``, integers [R, I] (resamples of the images): float64 [R] by name."""
+        rows = [self.delta_ap(row) for row in weights]
+        return {name: np.array([row[name] for row in rows]) for name in ("AP", *ERROR_TYPES, *SPECIAL_TYPES)}
+
     def _areas(self, weights: np.ndarray | None, *, empty_classes: str) -> dict[str, np.ndarray]:
         weights = _checked(weights, len(self.overlaps.image_ids))
         boxes = self._boxes(weights, np.ones(len(self.box_state), dtype=bool))

@@ -147,6 +147,14 @@ class TestAgainstPlainLoops:
         repeated = table_of(*again, images=max(1, len(copies)), classes=3).delta_ap()
         assert table_of(truth, found, images=4, classes=3).delta_ap(weights) == pytest.approx(repeated, abs=1e-12, nan_ok=True)
 
+    def test_replicates_are_one_delta_for_each_row(self):
+        truth, found = random_rows(0)
+        table = table_of(truth, found, images=6, classes=3)
+        weights = np.random.default_rng(0).multinomial(6, [1 / 6] * 6, size=3)
+        replicates = table.replicates(weights)
+        assert {name: values[2] for name, values in replicates.items()} == table.delta_ap(weights[2])
+        assert replicates["AP"].shape == (3,)
+
 
 def only(name: str, gain: float, **others: float) -> dict[str, float]:
     return dict.fromkeys(TIDE_NAMES, 0.0) | {name: gain} | others
