@@ -34,10 +34,11 @@ from fusion_det.evaluation.predictions import DetectionArrays  # noqa: E402
 from fusion_det.evaluation.truth_arrays import TruthArrays  # noqa: E402
 
 TIDE_NAMES = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss", "FalsePos", "FalseNeg")
-NOTE = """*Find* matches all pairs of detections and boxes and names each error; *delta-AP* is the first evaluation of the nine APs after that,
-and *resample* each further one with other weights of the images. *Report* is all of `errors=true` with five pyramid levels, from arrays to text
-and JSON. tidecv's time is from its own data objects to the eight deltas. Equal scores are kept out of the data here, as tidecv orders them
-differently before and after a repair; *largest difference* is over AP x 100 and the eight deltas, with tidecv's recall points."""
+NOTE = """*Find* matches all pairs of detections and boxes and names each error; *delta-AP* is the first evaluation of the nine APs
+after that, and *resample* each further one with other weights of the images. *Report* is all of `errors=true` with five
+pyramid levels, from arrays to text and JSON. tidecv's time is from its own data objects to the eight deltas. Equal scores
+are kept out of the data here, as tidecv orders them differently before and after a repair; *largest difference* is over AP x
+100 and the eight deltas, with tidecv's recall points."""
 
 
 def cpu_seconds(run: Callable[[], Any]) -> tuple[float, Any]:
