@@ -77,27 +77,27 @@ def match_width(
     """
     folder = config_dir or default_config_dir()
     first, second = (load_settings(get_tool("train"), words, folder, config_dirs).plain() for words in (baseline, arm))
-    size = size or tuple(buckets_of(first["data"], first["data"]["image_size"])[0])  # type: ignore[assignment]
+    height, width = size or buckets_of(first["data"], first["data"]["image_size"])[0]
 
     def parts(config: Mapping[str, Any]) -> dict[str, int]:
         if by == "params":
             return parameters_of(config, num_classes)
-        return {name: part.flops for name, part in cost_of(config, num_classes, size).parts.items()}
+        return {name: part.flops for name, part in cost_of(config, num_classes, (height, width)).parts.items()}
 
     counted = parts(first)
     if by == "latency":
-        cost = measure or PairedLatency(first, num_classes=num_classes, size=size, device=choose_device(device))
+        cost = measure or PairedLatency(first, num_classes=num_classes, size=(height, width), device=choose_device(device))
         search = WidthSearch(second, cost, 1.0, tolerance, UNITS[by])
     else:
         search = WidthSearch(second, lambda config: sum(parts(config).values()), sum(counted.values()), tolerance, UNITS[by])
-    width = search.solve()
+    channels = search.solve()
     if by == "latency":
-        _confirm(search, width, tolerance)
-    overrides = search.overrides(width)
+        _confirm(search, channels, tolerance)
+    overrides, found = search.overrides(channels), search.at(channels)
     if overrides:
-        _check_effect(load_settings(get_tool("train"), [*arm, *overrides], folder, config_dirs).plain(), search.at(width), overrides)
+        _check_effect(load_settings(get_tool("train"), [*arm, *overrides], folder, config_dirs).plain(), found, overrides)
     own = search.cost_at(search.own)
-    return WidthMatch(overrides, width, by, search.target, own, search.cost_at(width), counted, parts(search.at(width)))
+    return WidthMatch(overrides, channels, by, search.target, own, search.cost_at(channels), counted, parts(found))
 
 
 def _confirm(search: WidthSearch, width: int, tolerance: float) -> None:
