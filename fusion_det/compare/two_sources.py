@@ -10,8 +10,8 @@ bootstrap of images that all runs share; the variance of the mean under that boo
 
 Why not the percentiles of the plain hierarchical bootstrap (resample seeds, then images)? It shrinks the variance between seeds by
 (S - 1) / S, has ten different resamples of three seeds, uses normal tails where S - 1 degrees of freedom ask for Student's, and counts
-var(both) about twice. With 3 seeds its 95 % interval covers the truth 75 % of the time where only the seeds differ everywhere, 88-98 % in the mixtures of
-benchmarks/comparison_simulation.md. It stays available as ``Estimate.percentile_interval``.
+var(both) about twice. With 3 seeds its 95 % interval covers the truth 75 % of the time where seeds differ in the same way on all
+images, and 88-98 % in the mixtures of benchmarks/comparison_simulation.md. It stays available as ``Estimate.percentile_interval``.
 """
 
 from __future__ import annotations
