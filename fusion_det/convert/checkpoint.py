@@ -34,7 +34,8 @@ def save_converted(source: str, path: str | Path, *, overrides: Sequence[str] = 
     names = get_model_weights(name).DEFAULT.meta["categories"]
     ids = [index for index, category in enumerate(names) if index and category != "N/A"]
     class_names = [names[index] for index in ids]
-    words = [*model.words.split(), "experiment=null", *overrides]
+    shapes = model.shapes.split() if image_size is None else [f"data.image_size={image_size}"]
+    words = [*model.words.split(), "experiment=null", "data=coco", "data.root=.", *shapes, *overrides]
     config: dict[str, Any] = load_settings(get_tool("train"), words, default_config_dir()).plain()
     detector = build_detector(config, len(class_names), seed=config["seed"], load_pretrained=False)
     report = load_torchvision(detector, source, class_names=class_names, where="source")
@@ -46,7 +47,7 @@ def save_converted(source: str, path: str | Path, *, overrides: Sequence[str] = 
         "config": config,
         "class_names": class_names,
         "category_ids": ids,
-        "image_size": image_size or model.image_size,
+        "image_size": config["data"]["image_size"],
         "level_names": [level.name for level in detector.head.levels],  # type: ignore[union-attr]
         "versions": {package: version(package) for package in ("fusion-det", "torch", "torchvision", "timm")},
     }

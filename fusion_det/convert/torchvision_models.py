@@ -24,8 +24,8 @@ class TorchvisionModel(NamedTuple):
     """Overrides, beside ``experiment=null``, that build the same detector; empty while a part of it is not offered."""
     norm_eps: float = 1e-5
     """What the published network adds to BatchNorm's variances; torchvision sets 0 for files older than a change to it."""
-    image_size: int = 1344
-    """Long side in pixels, a multiple of 32, that comes closest to what torchvision resizes pictures to (800 x 1333)."""
+    shapes: str = "data.image_size=1344 data.short_side=800"
+    """Overrides that resize pictures as torchvision does (800 x 1333; our long sides are multiples of 32)."""
     background: bool = False
     """Whether our classifier has a column for background, as theirs has."""
     boxes_per_class: bool = False
@@ -155,7 +155,7 @@ MODELS: dict[str, TorchvisionModel] = {
         _SSD300,
         "backbone=vgg16 backbone.pixels=caffe backbone.frozen_stages=1 neck=ssd neck.widths=1.0 neck.extra.widths=[512,256,256,256] "
         "neck.extra.unpadded=2 head=ssd head.clip=size late_fusion.iou_threshold=0.45 late_fusion.max_detections=200",
-        image_size=384,  # 300 x 300 there; our 3:4 shapes need 288 pixels for the last level to have one
+        shapes="data.image_size=300 data.stretch=true",
         background=True,
     ),
 }

@@ -18,6 +18,9 @@ def test_a_converted_detector_finds_what_torchvisions_finds(tmp_path):
     with pytest.raises(CheckpointError, match="other shape"):
         save_converted(source, tmp_path / "other.pt", overrides=["neck.channels=64"])
     assert not (tmp_path / "other.pt").exists()
+    save_converted(source, tmp_path / "large.pt")
+    large = fusion_det.load(tmp_path / "large.pt", device="cpu")
+    assert (large.image_size, large.buckets[:2]) == (1344, ((800, 1344), (1344, 800)))
     save_converted(source, tmp_path / "ours.pt", image_size=128, overrides=["trainer.precision=fp32", "trainer.channels_last=false"])
     ours = fusion_det.load(tmp_path / "ours.pt", device="cpu")
     assert (ours.class_names[0], ours.category_ids[-1], len(ours.class_names), ours.image_size) == ("person", 90, 80, 128)
