@@ -88,6 +88,12 @@ def init_conv(conv: nn.Conv2d) -> None:
         nn.init.zeros_(conv.bias)
 
 
+def bilinear_window(factor: int) -> Tensor:
+    """[2r, 2r], r = ``factor``: the weights with which a transposed convolution of stride r interpolates between two pixels."""
+    tent = 1 - (torch.arange(2 * factor) - (factor - 0.5)).abs() / factor
+    return tent[:, None] * tent[None, :]
+
+
 def full_precision(x: Tensor) -> AbstractContextManager[Any]:
     """No autocast for work on ``x``; the meta device, where parts are tried out before a run, knows none anyway."""
     return contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)

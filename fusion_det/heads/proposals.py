@@ -24,6 +24,8 @@ class Proposals(NamedTuple):
     """float32 [B, R, 4] xyxy in the network frame, clipped; without gradient."""
     valid: Tensor
     """bool [B, R]."""
+    levels: Tensor
+    """int64 [B, R]: the level of the anchor that each came from."""
 
 
 @torch.no_grad()
@@ -53,13 +55,14 @@ def propose(
         index = index + start
         boxes = coder.decode(take_rows(deltas, index), anchors.boxes[index]) + (0 * best)[..., None]
         missing = widest - best.shape[1]
-        found.append((F.pad(boxes, (0, 0, 0, missing)), F.pad(best.sigmoid(), (0, missing), value=-1.0)))
+        fired = F.pad(anchors.levels[index], (0, missing))
+        found.append((F.pad(boxes, (0, 0, 0, missing)), F.pad(best.sigmoid(), (0, missing), value=-1.0), fired))
         start += level
-    boxes, scores = (torch.stack(parts, dim=1) for parts in zip(*found, strict=True))  # [B, L, M, 4], [B, L, M]
+    boxes, scores, levels = (torch.stack(parts, dim=1) for parts in zip(*found, strict=True))  # [B, L, M, 4], [B, L, M] twice
     boxes = torch.minimum(boxes.clamp(min=0), limits[:, None])
     small = ((boxes[..., 2:] - boxes[..., :2]) < SMALLEST).any(dim=-1)
     valid = ~small & ~(scores < score_threshold)
     keep = keep_best(boxes.flatten(0, 1), valid.flatten(0, 1), overlap).view_as(valid)
     scores = torch.where(keep, scores, -1.0).flatten(1)
     best, index = scores.topk(min(count, scores.shape[1]), dim=1)
-    return Proposals(take_rows(boxes.flatten(1, 2), index), ~(best < 0))
+    return Proposals(take_rows(boxes.flatten(1, 2), index), ~(best < 0), levels.flatten(1).gather(1, index))

@@ -18,18 +18,20 @@ class Sample(NamedTuple):
 
 
 @torch.no_grad()
-def sample(positive: Tensor, negative: Tensor, *, size: int, positive_share: float) -> Sample:
+def sample(positive: Tensor, negative: Tensor, *, size: int, positive_share: float, first: Tensor | None = None) -> Sample:
     """``size`` columns of each image at random: at most the share ``positive_share`` positive, the rest negative (Fast R-CNN, section 2.3).
 
     ``positive`` and ``negative`` bool [B, A], no column in both. Missing positives are made up for by negatives, missing negatives by
-    nothing, as in torchvision. Random numbers come from torch's global generator, whose state a checkpoint holds.
+    nothing, as in torchvision. ``first`` bool [B, A]: negatives that are taken before all others. Random numbers come from torch's global
+    generator, whose state a checkpoint holds.
     """
     columns = positive.shape[1]
     most = min(int(size * positive_share), columns)
     keys = torch.rand(positive.shape, device=positive.device)
     key, found = torch.where(positive, keys, -1.0).topk(most, dim=1)
     taken = key >= 0
-    other_key, other = torch.where(negative, keys, -1.0).topk(min(size, columns), dim=1)
+    other_keys = keys if first is None else keys + first
+    other_key, other = torch.where(negative, other_keys, -1.0).topk(min(size, columns), dim=1)
     room = size - taken.sum(dim=1, keepdim=True)
     other_taken = (other_key >= 0) & (torch.arange(other.shape[1], device=other.device) < room)
     index, chosen = torch.cat([found, other], dim=1), torch.cat([taken, other_taken], dim=1)

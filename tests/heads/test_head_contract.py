@@ -26,10 +26,11 @@ SIZES = torch.tensor([[PICTURE, PICTURE]] * 2)
 
 
 # Fully connected layers over 512 boxes of each image would take most of the time.
-HYPERNET = options("head", "hypernet")
+HYPERNET, MSCNN = options("head", "hypernet"), options("head", "mscnn")
 SMALLER = {
     "faster_rcnn": {"samples": 64},
     "hypernet": {"samples": 64, "rpn": HYPERNET["rpn"] | {"count_train": 40}, "box_head": HYPERNET["box_head"] | {"width": 64}},
+    "mscnn": {"rpn": MSCNN["rpn"] | {"count_train": 40, "count_test": 40}, "box_head": MSCNN["box_head"] | {"width": 64}},
 }
 TWO_STAGES = ("faster_rcnn", "hypernet")
 
@@ -154,6 +155,8 @@ def test_predictions_are_padded_clipped_and_know_their_level(name):
     fired = set(raw.levels.unique().tolist())
     if name.startswith(TWO_STAGES):
         assert fired <= {0, 1, 2}  # the levels up to stride 32 that fit such small boxes; more in test_faster_rcnn.py
+    elif name.startswith("mscnn"):
+        assert {0, 1, 2} <= fired  # templates of the coarsest levels are larger than the picture and suppress each other
     else:
         assert fired == set(range(6))
     assert raw.scores.min() >= 0
@@ -258,7 +261,7 @@ def test_what_cannot_be_built_is_refused_in_one_line(name):
         (LEVELS[::-1], CLASSES, "fine to coarse"),
         (LEVELS, 0, "at least one class, got 0"),
     ]
-    if not name.startswith("ssd"):
+    if not name.startswith(("ssd", "mscnn")):  # whose levels may differ in width
         cases.append(([LEVELS[0], LevelSpec("P4", 32, 16), *LEVELS[2:]], CLASSES, r"one width .* got P3 64, P4 32.* channels"))
     for levels, classes, message in cases:
         with pytest.raises((ValueError, FusionDetError), match=message) as refused:

@@ -133,7 +133,7 @@ def test_proposals_are_the_best_ones_thinned_out():
     branch, maps = make_branch(count_test=30), one_map()
     with torch.no_grad():
         branch.objectness.weight.mul_(100)
-    boxes, valid = branch.find(maps, WHOLE)
+    boxes, valid, _ = branch.find(maps, WHOLE)
     assert boxes.shape == (2, 30, 4)
     assert valid.all()
     assert not boxes.requires_grad

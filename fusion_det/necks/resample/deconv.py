@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fusion_det.layers import bilinear_window
 from fusion_det.necks.resample.project import factor, match_size
 
 
@@ -46,9 +47,7 @@ class Deconv(nn.Module):
 
 def _bilinear_weight(channels: int, out_channels: int, r: int, *, depthwise: bool) -> Tensor:
     """[C, C_out, 2r, 2r]: a tent for each channel onto itself (dense: channel i to channel i modulo C_out, nothing across)."""
-    tent = 1 - (torch.arange(2 * r) - (r - 0.5)).abs() / r
-    window = tent[:, None] * tent[None, :]
     weight = torch.zeros(channels, out_channels, 2 * r, 2 * r)
     targets = torch.zeros(channels, dtype=torch.long) if depthwise else torch.arange(channels) % out_channels
-    weight[torch.arange(channels), targets] = window
+    weight[torch.arange(channels), targets] = bilinear_window(r)
     return weight
