@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fusion_det.evaluation.box_metrics import printable
-from fusion_det.evaluation.overlaps import Overlaps, match_in_order
+from fusion_det.evaluation.overlaps import Overlaps, best_pair, match_in_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +19,8 @@ class ConfusionMatrix:
     counts: np.ndarray
     """int64 [K + 1, K + 1], row = class of the box, column = class of the detection. Row K: detections of nothing; column K: boxes that
     nothing found; the corner is 0. A row of a class sums to its boxes, a column to its detections that are not ignored."""
+    repeats: np.ndarray
+    """int64 [K, K]: those detections of nothing whose best box (row: its class) reaches the IoU, but is another detection's."""
     score_threshold: float
     iou_threshold: float
     ignored: int
@@ -34,30 +36,33 @@ class ConfusionMatrix:
             "iou_threshold": self.iou_threshold,
             "ignored": self.ignored,
             "counts": self.counts.tolist(),
+            "repeats": self.repeats.tolist(),
         }
 
-    def confusions(self) -> list[tuple[str, str, int, float]]:
-        """(class of the box, other class of the detection, count, share of that class's boxes), most frequent first; zeros left out."""
-        between = self.counts[:-1, :-1].copy()
-        np.fill_diagonal(between, 0)
-        boxes = self.counts[:-1].sum(axis=1)
-        rows, columns = np.nonzero(between)
-        order = np.argsort(-between[rows, columns], kind="stable")
-        return [
-            (self.category_names[r], self.category_names[c], int(between[r, c]), float(between[r, c] / boxes[r]))
-            for r, c in zip(rows[order], columns[order], strict=True)
-        ]
+    def confusions(self) -> list[tuple[str, str, int, int]]:
+        """(class of the box, other class of the detection, boxes taken for it, boxes found and called that as well).
+
+        Most frequent first; zeros left out. The last number counts detections, of which a box may have several.
+        """
+        taken, also = self.counts[:-1, :-1].copy(), self.repeats.copy()
+        for table in (taken, also):
+            np.fill_diagonal(table, 0)
+        rows, columns = np.nonzero(taken + also)
+        order = np.argsort(-(taken + also)[rows, columns], kind="stable")
+        names = self.category_names
+        return [(names[r], names[c], int(taken[r, c]), int(also[r, c])) for r, c in zip(rows[order], columns[order], strict=True)]
 
     def table(self, *, limit: int = 10) -> str:
         """Totals, and the most frequent confusions."""
-        right, boxes = int(np.trace(self.counts)), int(self.counts[:-1].sum())
+        right, boxes, same = int(np.trace(self.counts)), int(self.counts[:-1].sum()), int(np.trace(self.repeats))
         lines = [
             f"at score >= {self.score_threshold:.3g} and IoU >= {self.iou_threshold:g}, of {boxes} boxes: {right} found, "
-            f"{int(self.counts[:-1, :-1].sum()) - right} taken for another class, {int(self.counts[:-1, -1].sum())} not found; "
-            f"{int(self.counts[-1].sum())} detections of nothing"
+            f"{int(self.counts[:-1, :-1].sum()) - right} taken for another class, {int(self.counts[:-1, -1].sum())} not found;",
+            f"other detections: {same} more of boxes that are found, {int(self.repeats.sum()) - same} of such boxes with another class, "
+            f"{int(self.counts[-1].sum() - self.repeats.sum())} of nothing",
         ]
         pairs = self.confusions()
-        lines += [f"  {printable(box)} taken for {printable(found)}: {n} ({100 * share:.1f} %)" for box, found, n, share in pairs[:limit]]
+        lines += [f"  {printable(box)} taken for {printable(found)}: {n}, also called so: {m}" for box, found, n, m in pairs[:limit]]
         return "\n".join(lines + ([f"  and {len(pairs) - limit} more pairs of classes"] if len(pairs) > limit else []))
 
 
@@ -68,7 +73,8 @@ def confusion_matrix(overlaps: Overlaps, *, score_threshold: float, iou_threshol
        at least ``iou_threshold``. So the diagonal holds the true positives of AP at this threshold.
     2. Detections still without a box, but with more than ``iou_threshold`` of their area in a crowd of their class, are ignored.
     3. The others choose in the same way among the boxes that are still free, of any class.
-    4. What is left is background: detections of nothing (repeats of a found box among them), boxes not found.
+    4. What is left is background: detections of nothing, boxes not found. Those detections that lie on a box of another detection are
+       told apart in ``repeats``.
     """
     if not overlaps.minimum_iou <= iou_threshold <= 1:
         raise ValueError(f"iou_threshold: expected {overlaps.minimum_iou} (minimum_iou) to 1, got {iou_threshold}")
@@ -88,7 +94,11 @@ def confusion_matrix(overlaps: Overlaps, *, score_threshold: float, iou_threshol
     box_label = np.append(overlaps.box_label, classes)[matched[counted]]  # -1 is the last: background
     np.add.at(counts, (box_label, overlaps.label[counted]), 1)
     counts[:classes, classes] = np.bincount(overlaps.box_label[~taken], minlength=classes)
-    return ConfusionMatrix(overlaps.category_names, counts, float(score_threshold), float(iou_threshold), int(ignored.sum()))
+    _, nearest = best_pair(overlaps, near)
+    again = counted & (matched < 0) & (nearest >= 0)
+    repeats = np.zeros((classes, classes), np.int64)
+    np.add.at(repeats, (overlaps.box_label[nearest[again]], overlaps.label[again]), 1)
+    return ConfusionMatrix(overlaps.category_names, counts, repeats, float(score_threshold), float(iou_threshold), int(ignored.sum()))
 
 
 def _match(overlaps: Overlaps, chosen: np.ndarray) -> np.ndarray:

@@ -71,6 +71,7 @@ class TestAgainstPlainLoops:
         matrix, errors = confusion_matrix(overlaps, score_threshold=0.3), find_errors(overlaps)
         correct = overlaps.label[(errors.kind == CORRECT) & (overlaps.score >= 0.3)]
         assert np.diag(matrix.counts)[:3].tolist() == np.bincount(correct, minlength=3).tolist()
+        assert (matrix.repeats.sum(axis=0) <= matrix.counts[3, :3]).all()
         assert matrix.counts[:3].sum(axis=1).tolist() == np.bincount(overlaps.box_label, minlength=3).tolist()
         assert matrix.counts.sum() - matrix.counts[:3, 3].sum() + matrix.ignored == (overlaps.score >= 0.3).sum()
 
@@ -93,12 +94,16 @@ class TestByHand:
         assert matrix.ignored == 1
 
     def test_confusions(self):
-        truth = [[image, 0, *BOX, 0] for image in range(4)]
-        found = [[image, int(image > 0), *BOX, 0.9] for image in range(3)]
-        matrix = matrix_of(truth, found, images=4)
-        assert matrix.confusions() == [("class 0", "class 1", 2, 0.5)]
-        assert "of 4 boxes: 1 found, 2 taken for another class, 1 not found; 0 detections of nothing" in matrix.table()
-        assert matrix.as_dict()["counts"] == [[1, 2, 1], [0, 0, 0], [0, 0, 0]]
+        """Image 0: found, and found again; 1 and 2: the wrong class; 3: found, and called the wrong class too; 4: not found."""
+        truth = [[image, 0, *BOX, 0] for image in range(5)]
+        found = [[image, int(image in (1, 2)), *BOX, 0.9] for image in range(4)]
+        found += [[0, 0, *BOX, 0.8], [3, 1, *BOX, 0.95], [4, 1, *FAR, 0.9]]
+        matrix = matrix_of(truth, found, images=5)
+        assert matrix.confusions() == [("class 0", "class 1", 2, 1)]
+        assert "of 5 boxes: 2 found, 2 taken for another class, 1 not found;" in matrix.table()
+        assert "other detections: 1 more of boxes that are found, 1 of such boxes with another class, 1 of nothing" in matrix.table()
+        assert matrix.as_dict()["counts"] == [[2, 2, 1], [0, 0, 0], [1, 2, 0]]
+        assert matrix.as_dict()["repeats"] == [[1, 1], [0, 0]]
 
     def test_nothing_at_all(self):
         matrix = matrix_of([], [])
