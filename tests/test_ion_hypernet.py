@@ -54,6 +54,7 @@ def test_ion_is_the_papers_network():
     assert count(head.box_head) == conv(512 * 7 * 7, 4096) + conv(4096, 4096)
     assert [m.p for m in head.box_head.modules() if isinstance(m, torch.nn.Dropout)] == [0.5, 0.5]
     assert count(head.class_logits) + count(head.box_deltas) == conv(4096, 21) + conv(4096, 84)
+    assert head.rounds == 2
     (site,) = model.fusion_sites()
     assert (site.name, site.inputs) == ("roi/ion", ("P2", "P3", "P4", "context"))
 

@@ -15,7 +15,7 @@ from fusion_det.heads.box_coder import BoxCoder
 from fusion_det.heads.dense import check_head
 from fusion_det.heads.matching import match_anchors
 from fusion_det.heads.proposals import Proposals
-from fusion_det.heads.random_sampling import Sample, sample, take_rows
+from fusion_det.heads.random_sampling import sample, take_rows
 from fusion_det.heads.roi_levels import RoIPool
 from fusion_det.losses.boxes import masked_smooth_l1_loss
 from fusion_det.structures import FusionSite, LevelSpec, RawDetections, Targets
@@ -48,13 +48,14 @@ class FasterRCNN(nn.Module):
     L1) are divided by the number drawn in the batch. The YAML holds torchvision's constants; the weights start as in Fast R-CNN.
     Deviation: background mostly inside a crowd region is no negative.
 
+    With two ``rounds`` prediction looks again at where each proposal's best class has moved it, and the candidates of both go to the late
+    fusion (Gidaris and Komodakis, ICCV 2015, arXiv 1505.01749; ION).
+
     A detection's level is the one that FPN's rule gives its proposal, also where ``roi_fusion`` looks at several.
 
     torchvision's weights, for num_classes = torchvision's less one: see :class:`.rpn.RPN`, :class:`.box_head.BoxHead`; ``class_logits`` =
     ``roi_heads.box_predictor.cls_score``, ``box_deltas`` = ``roi_heads.box_predictor.bbox_pred`` (its rows of background are kept, unused).
     """
-
-    owner = "head faster_rcnn"
 
     def __init__(
         self,
@@ -77,11 +78,14 @@ class FasterRCNN(nn.Module):
         box_loss_weight: PositiveFloat,
         score_threshold: Annotated[float, Field(ge=0, lt=1)],
         candidates: PositiveInt,
+        rounds: PositiveInt = 1,
     ) -> None:
         super().__init__()
-        self.levels = check_head(levels, num_classes, owner=self.owner)
+        self.levels = check_head(levels, num_classes, owner="head faster_rcnn")
         if negative_overlap > positive_overlap:
-            raise ValueError(f"{self.owner}: expected negative_overlap <= positive_overlap, got {negative_overlap} > {positive_overlap}")
+            raise ValueError(
+                f"head faster_rcnn: expected negative_overlap <= positive_overlap, got {negative_overlap} > {positive_overlap}"
+            )
         self.rpn = rpn(self.levels)
         self.pool: RoIPool = pool(self.levels)
         self.roi_fusion = roi_fusion(self.pool)
@@ -92,7 +96,7 @@ class FasterRCNN(nn.Module):
         }  # fmt: skip
         self.add_objects, self.samples, self.positive_share = add_objects, samples, positive_share
         self.smooth_l1_beta, self.box_loss_weight = smooth_l1_beta, box_loss_weight
-        self.score_threshold, self.candidates = score_threshold, candidates
+        self.score_threshold, self.candidates, self.rounds = score_threshold, candidates, rounds
         self.box_kinds = 1 if class_agnostic else num_classes + 1
         self.class_logits = _linear(self.box_head.out_features, num_classes + 1, 0.01)
         self.box_deltas = _linear(self.box_head.out_features, 4 * self.box_kinds, 0.001)
@@ -124,22 +128,18 @@ class FasterRCNN(nn.Module):
     @torch.no_grad()
     def _choose(self, proposals: Proposals, targets: Targets) -> Lesson:
         """The proposals to learn from. Slots without one hold a box of one pixel, so that everything stays finite."""
-        boxes, valid = proposals.boxes, proposals.valid
+        boxes, valid = proposals
         if self.add_objects:
             boxes = torch.cat([boxes, targets.boxes], dim=1)
             valid = torch.cat([valid, targets.valid], dim=1)
         found = match_anchors(boxes, targets, rescue="none", **self.matching)
         positive = valid & (found.labels >= 0)
-        drawn = self._draw(boxes, positive, valid & ~positive & ~found.ignored, targets)
+        drawn = sample(positive, valid & ~positive & ~found.ignored, size=self.samples, positive_share=self.positive_share)
         pixel = torch.arange(4, device=boxes.device, dtype=boxes.dtype).div(2, rounding_mode="floor")  # (0, 0, 1, 1), made on the device
         boxes = take_rows(boxes, drawn.column).where(drawn.chosen[..., None], pixel)
         positive = positive.gather(1, drawn.column) & drawn.chosen
         labels = torch.where(positive, found.labels.gather(1, drawn.column) + 1, 0)
         return Lesson(boxes, labels, take_rows(found.boxes, drawn.column).where(positive[..., None], boxes), drawn.chosen)
-
-    def _draw(self, boxes: Tensor, positive: Tensor, negative: Tensor, targets: Targets) -> Sample:
-        """Which of the ``boxes`` [B, R, 4] are taught; masks bool [B, R]."""
-        return sample(positive, negative, size=self.samples, positive_share=self.positive_share)
 
     def _of_class(self, deltas: Tensor, labels: Tensor) -> Tensor:
         """Deltas [B, R, 4] of each box's class, from [B, R, kinds, 4]; ``labels`` [B, R]: 0 for background."""
@@ -149,7 +149,7 @@ class FasterRCNN(nn.Module):
 
     def _check(self, features: Sequence[Tensor]) -> None:
         if len(features) != len(self.levels):
-            raise ValueError(f"{self.owner}: expected maps of {len(self.levels)} levels, got {len(features)}")
+            raise ValueError(f"head faster_rcnn: expected maps of {len(self.levels)} levels, got {len(features)}")
 
     def _whole_input(self, features: Sequence[Tensor]) -> Tensor:
         """Width, height, width, height of the network's input, [1, 1, 4], as far as the finest map tells it."""
@@ -166,8 +166,20 @@ class FasterRCNN(nn.Module):
         self._check(features)
         limits = sizes.flip(1).repeat(1, 2)[:, None].float()
         proposals = self.rpn.find(features, limits)
+        rounds = [self._look(features, proposals, limits)]
+        for _ in range(1, self.rounds):
+            proposals = proposals._replace(boxes=rounds[-1][1])
+            rounds.append(self._look(features, proposals, limits))
+        if self.rounds == 1:
+            return rounds[0][0]
+        columns = zip(*(vars(candidates).values() for candidates, _ in rounds), strict=True)
+        return RawDetections(*(torch.cat(column, dim=1) for column in columns))
+
+    def _look(self, features: Sequence[Tensor], proposals: Proposals, limits: Tensor) -> tuple[RawDetections, Tensor]:
+        """The best pairs of one round, and where the best class of each proposal has moved it, [B, R, 4]."""
         boxes, valid = proposals.boxes, proposals.valid
         logits, deltas, index = self(features, boxes)
+        moved = self.coder.decode(self._of_class(deltas, logits[..., 1:].argmax(dim=2) + 1), boxes)
         scores = torch.where(valid[..., None], logits.softmax(dim=2)[..., 1:], 0.0).flatten(1)
         best, pair = scores.topk(min(self.candidates, scores.shape[1]), dim=1)
         region, labels = pair // self.num_classes, pair % self.num_classes
@@ -176,13 +188,10 @@ class FasterRCNN(nn.Module):
         found = torch.minimum(found.clamp(min=0), limits)
         small = ((found[..., 2:] - found[..., :2]) < SMALLEST).any(dim=-1)
         best = torch.where(small, 0.0, best)
-        levels = self._fired(proposals, index).gather(1, region)
         # Not "over the threshold": a score that is not a number must go on to where it is refused, instead of vanishing here.
-        return RawDetections(found, best, labels, levels, ~(best <= self.score_threshold))
-
-    def _fired(self, proposals: Proposals, index: Tensor) -> Tensor:
-        """The head's level int64 [B, R] that each proposal counts for; ``index`` [B, R]: the pooled level of each."""
-        return self.pool.places[index]
+        kept = ~(best <= self.score_threshold)
+        candidates = RawDetections(found, best, labels, self.pool.places[index.gather(1, region)], kept)
+        return candidates, torch.minimum(moved.clamp(min=0), limits)
 
 
 def _linear(in_features: int, out_features: int, std: float) -> nn.Linear:

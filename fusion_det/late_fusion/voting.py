@@ -16,7 +16,8 @@ class Voting(LateFusion):
     Gidaris and Komodakis 2015 (MR-CNN, ICCV, arXiv 1505.01749; NMS at 0.3, votes at 0.5), used by ION (Bell et al. 2016, arXiv
     1512.04143). Suppressed candidates vote, for as many kept boxes as they overlap; scores stay.
 
-    Deviation: one round; the papers vote after a second pass of box regression. A box without area, which nothing votes for, stays.
+    The papers vote over the candidates of two passes of box regression: ``head.rounds=2``. A box without area, which nothing votes for,
+    stays.
     """
 
     def __init__(

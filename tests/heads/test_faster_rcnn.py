@@ -359,6 +359,26 @@ def test_levels_go_with_the_size_as_in_torchvision():
     assert head.pool.assign(odd[None]).tolist() == [[0, 0, 0]]
 
 
+@pytest.mark.parametrize("agnostic", [False, True])
+@torch.no_grad()
+def test_the_second_round_looks_where_the_first_has_moved_each_box(agnostic):
+    one, two = (spread(make("faster_rcnn_small", class_agnostic=agnostic, rounds=rounds)).eval() for rounds in (1, 2))
+    features = features_of()
+    first, both = one.predict(features, SIZES), two.predict(features, SIZES)
+    count = first.scores.shape[1]
+    assert both.scores.shape[1] == 2 * count
+    assert all(torch.equal(value, getattr(both, name)[:, :count]) for name, value in vars(first).items())
+    proposals = one.rpn.find(features, SIZES.flip(1).repeat(1, 2)[:, None].float())
+    logits, deltas, _ = one(features, proposals.boxes)
+    rows = torch.zeros_like(logits[..., 0]).long() if agnostic else logits[..., 1:].argmax(dim=2) + 1
+    own = deltas.gather(2, rows[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
+    moved = one.coder.decode(own, proposals.boxes).clamp(min=0, max=PICTURE)
+    assert (moved - proposals.boxes).abs().max() > 1
+    one.rpn.find = lambda *args: proposals._replace(boxes=moved)
+    second = one.predict(features, SIZES)
+    assert all(torch.equal(value, getattr(both, name)[:, count:]) for name, value in vars(second).items())
+
+
 def test_four_convolutions_with_norm():
     head = make("faster_rcnn_small", box_head__convs=4, box_head__linears=1, box_head__norm="gn")
     assert [type(m).__name__ for m in head.box_head.convs] == ["Conv2d", "GroupNorm", "ReLU"] * 4
