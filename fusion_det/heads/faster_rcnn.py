@@ -15,7 +15,7 @@ from fusion_det.heads.box_coder import BoxCoder
 from fusion_det.heads.dense import check_head
 from fusion_det.heads.matching import match_anchors
 from fusion_det.heads.proposals import Proposals
-from fusion_det.heads.random_sampling import sample, take_rows
+from fusion_det.heads.random_sampling import Sample, sample, take_rows
 from fusion_det.heads.roi_levels import RoIPool
 from fusion_det.losses.boxes import masked_smooth_l1_loss
 from fusion_det.structures import FusionSite, LevelSpec, RawDetections, Targets
@@ -57,6 +57,8 @@ class FasterRCNN(nn.Module):
     ``roi_heads.box_predictor.cls_score``, ``box_deltas`` = ``roi_heads.box_predictor.bbox_pred`` (its rows of background are kept, unused).
     """
 
+    owner = "head faster_rcnn"
+
     def __init__(
         self,
         levels: Sequence[LevelSpec],
@@ -81,11 +83,9 @@ class FasterRCNN(nn.Module):
         rounds: PositiveInt = 1,
     ) -> None:
         super().__init__()
-        self.levels = check_head(levels, num_classes, owner="head faster_rcnn")
+        self.levels = check_head(levels, num_classes, owner=self.owner)
         if negative_overlap > positive_overlap:
-            raise ValueError(
-                f"head faster_rcnn: expected negative_overlap <= positive_overlap, got {negative_overlap} > {positive_overlap}"
-            )
+            raise ValueError(f"{self.owner}: expected negative_overlap <= positive_overlap, got {negative_overlap} > {positive_overlap}")
         self.rpn = rpn(self.levels)
         self.pool: RoIPool = pool(self.levels)
         self.roi_fusion = roi_fusion(self.pool)
@@ -128,18 +128,22 @@ class FasterRCNN(nn.Module):
     @torch.no_grad()
     def _choose(self, proposals: Proposals, targets: Targets) -> Lesson:
         """The proposals to learn from. Slots without one hold a box of one pixel, so that everything stays finite."""
-        boxes, valid = proposals
+        boxes, valid = proposals.boxes, proposals.valid
         if self.add_objects:
             boxes = torch.cat([boxes, targets.boxes], dim=1)
             valid = torch.cat([valid, targets.valid], dim=1)
         found = match_anchors(boxes, targets, rescue="none", **self.matching)
         positive = valid & (found.labels >= 0)
-        drawn = sample(positive, valid & ~positive & ~found.ignored, size=self.samples, positive_share=self.positive_share)
+        drawn = self._draw(boxes, positive, valid & ~positive & ~found.ignored, targets)
         pixel = torch.arange(4, device=boxes.device, dtype=boxes.dtype).div(2, rounding_mode="floor")  # (0, 0, 1, 1), made on the device
         boxes = take_rows(boxes, drawn.column).where(drawn.chosen[..., None], pixel)
         positive = positive.gather(1, drawn.column) & drawn.chosen
         labels = torch.where(positive, found.labels.gather(1, drawn.column) + 1, 0)
         return Lesson(boxes, labels, take_rows(found.boxes, drawn.column).where(positive[..., None], boxes), drawn.chosen)
+
+    def _draw(self, boxes: Tensor, positive: Tensor, negative: Tensor, targets: Targets) -> Sample:
+        """Which of the ``boxes`` [B, R, 4] are taught; masks bool [B, R]."""
+        return sample(positive, negative, size=self.samples, positive_share=self.positive_share)
 
     def _of_class(self, deltas: Tensor, labels: Tensor) -> Tensor:
         """Deltas [B, R, 4] of each box's class, from [B, R, kinds, 4]; ``labels`` [B, R]: 0 for background."""
@@ -149,7 +153,7 @@ class FasterRCNN(nn.Module):
 
     def _check(self, features: Sequence[Tensor]) -> None:
         if len(features) != len(self.levels):
-            raise ValueError(f"head faster_rcnn: expected maps of {len(self.levels)} levels, got {len(features)}")
+            raise ValueError(f"{self.owner}: expected maps of {len(self.levels)} levels, got {len(features)}")
 
     def _whole_input(self, features: Sequence[Tensor]) -> Tensor:
         """Width, height, width, height of the network's input, [1, 1, 4], as far as the finest map tells it."""
@@ -188,10 +192,14 @@ class FasterRCNN(nn.Module):
         found = torch.minimum(found.clamp(min=0), limits)
         small = ((found[..., 2:] - found[..., :2]) < SMALLEST).any(dim=-1)
         best = torch.where(small, 0.0, best)
+        levels = self._fired(proposals, index).gather(1, region)
         # Not "over the threshold": a score that is not a number must go on to where it is refused, instead of vanishing here.
         kept = ~(best <= self.score_threshold)
-        candidates = RawDetections(found, best, labels, self.pool.places[index.gather(1, region)], kept)
-        return candidates, torch.minimum(moved.clamp(min=0), limits)
+        return RawDetections(found, best, labels, levels, kept), torch.minimum(moved.clamp(min=0), limits)
+
+    def _fired(self, proposals: Proposals, index: Tensor) -> Tensor:
+        """The head's level int64 [B, R] that each proposal counts for; ``index`` [B, R]: the pooled level of each."""
+        return self.pool.places[index]
 
 
 def _linear(in_features: int, out_features: int, std: float) -> nn.Linear:
