@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion_det.compare.comparison import DEFAULT_METRICS, compare_study
+from fusion_det.compare.files import match_file
 from fusion_det.compare.results import Comparison
 from fusion_det.compare.run_record import RunRecord
 from fusion_det.compare.study import Study
@@ -29,7 +30,7 @@ def judge(
         try:
             table = match_run(run, ground_truth)
         except FusionDetError as error:
-            faults += [_of_file(fault, str(run.predictions)) for fault in getattr(error, "faults", [error])]
+            faults += getattr(error, "faults", [error])
             continue
         arms.setdefault(run.arm, {})[str(run.seed)] = table
     raise_all(faults)
@@ -46,16 +47,16 @@ def judge(
     )
 
 
-def _of_file(fault: FusionDetError, file: str) -> FusionDetError:
-    """``fault`` with the file that it is about."""
-    return fault if file in fault.where else type(fault)(fault.what, where=f"{file}: {fault.where}", mend=fault.mend)
-
-
 def match_run(run: RunRecord, ground_truth: dict[str, Any]) -> MatchTable:
-    """The matches of one run's predictions, with the limit on detections that it was evaluated with."""
+    """The matches of one run's predictions, with the limit on detections that it was evaluated with; faults name the file."""
+    if run.folder is None:  # a stranger's file may hold everything twice
+        return match_file(ground_truth, run.predictions)
     limit = run.config.get("eval", {}).get("max_detections", 100)
     detections = DetectionArrays.from_results(read_predictions(run.predictions), where=str(run.predictions))
-    return match(ground_truth, detections, max_detections=limit)
+    try:
+        return match(ground_truth, detections, max_detections=limit)
+    except DataError as error:
+        raise DataError(error.what, where=f"{run.predictions} ({error.where})", mend=error.mend) from error
 
 
 def truth_of_runs(runs: Sequence[RunRecord]) -> tuple[dict[str, Any], str]:

@@ -94,12 +94,14 @@ def study_folder(settings: CompareConfig) -> Path:
     return Path(settings.folder) if settings.folder else Path("runs") / "compare" / settings.name
 
 
-def make_plan(settings: CompareConfig, folders: Folders, extra: Mapping[str, Sequence[str]] | None = None) -> Plan:
-    """The plan of ``settings``; ``extra`` overrides per arm come last (epochs of a budget, a tuned learning rate).
+def make_plan(
+    settings: CompareConfig, folders: Folders, extra: Mapping[str, Sequence[str]] | None = None, more: Sequence[Arm] = ()
+) -> Plan:
+    """The plan of ``settings`` and ``more`` arms; ``extra`` overrides per arm come last (epochs of a budget, a tuned learning rate).
 
     Raises ``ConfigError`` for all faults of all arms at once, among them arms that are the same.
     """
-    arms = parse_arms(settings.arms)
+    arms = [*parse_arms(settings.arms), *more]
     faults: list[FusionDetError] = [*check_words(settings.common, "common"), *check_words(settings.overrides, "command line")]
     if len(set(settings.seeds)) < len(settings.seeds):
         faults.append(ConfigError(f"a seed occurs twice: {settings.seeds}", where="seeds", mend="one run would be counted as two"))

@@ -9,22 +9,24 @@ from dataclasses import replace
 from pathlib import Path
 
 from fusion_det.compare.collect import collect
+from fusion_det.compare.done import foreign_faults
 from fusion_det.compare.fairness import fairness_sheet, fatal_reasons
 from fusion_det.compare.given import read_given_files, read_given_runs
 from fusion_det.compare.judge import judge, truth_of_file, truth_of_runs
 from fusion_det.compare.outcome import Failure, Outcome
-from fusion_det.compare.plan import study_folder
+from fusion_det.compare.plan import Plan, study_folder
 from fusion_det.compare.run_record import RunRecord
 from fusion_det.compare.runner import Runner
 from fusion_det.compare.slots import core_count
 from fusion_det.compare.state import StudyState
 from fusion_det.compare.status import StatusTable
 from fusion_det.compare.tell import CSV, JSON, outcome_lines, write_files
+from fusion_det.compare.tune import choose_rates, tuning_plan
 from fusion_det.compare.workshop import Workshop
 from fusion_det.config.cli import Folders
 from fusion_det.config.compare_schema import CompareConfig
 from fusion_det.engine.signals import Interrupted, StopRequest
-from fusion_det.errors import ConfigError, FusionDetError
+from fusion_det.errors import ConfigError, FusionDetError, raise_all
 
 logger = logging.getLogger(__name__)
 SOME_FAILED, NO_VERDICT = 1, 3
@@ -61,29 +63,39 @@ def preview(settings: CompareConfig, folders: Folders) -> int:
 
 
 def _study(settings: CompareConfig, folders: Folders) -> int:
+    metric = settings.statistics.metric
     with Workshop(settings, folders) as workshop:
         plan = workshop.plan()
         for line in workshop.plan_lines(plan):
             logger.info("%s", line)
-        state = StudyState(plan.folder)
-        seconds = workshop.known_seconds(plan, state)
-        metric = settings.statistics.metric
-        display = StatusTable(plan, state, sys.stdout, slots=len(workshop.slots), metric=metric, seconds_of=seconds)
-        runner = Runner(
-            plan.jobs, state, workshop.launcher, workshop.slots, command_of=workshop.command, display=display, retries=settings.retries
-        )
-        with StopRequest() as stop:
-            runner.run(stop)
-        display.finish()
-        if stop.number is not None:
-            raise Interrupted(stop.number, where=str(plan.folder), mend="the same command goes on with it")
+        if settings.tune.lr:
+            tuning = tuning_plan(plan, settings, folders)
+            raise_all(foreign_faults(tuning.jobs))
+            make_folder(tuning.folder)
+            run_jobs(workshop, tuning, metric)
+            plan = workshop.with_rates(choose_rates(plan, tuning, settings))
+        state = run_jobs(workshop, plan, metric)
         runs, failures = collect(plan, state)
-        arms = {arm.name: (*arm.arm.words, *workshop.extra.get(arm.name, ())) for arm in plan.arms}
         outcome = Outcome(
-            plan.folder.name, plan.folder, plan.baseline, metric, arms, tuple(runs), tuple(failures),
+            plan.folder.name, plan.folder, plan.baseline, metric, workshop.words_of(plan), tuple(runs), tuple(failures),
             budget=workshop.budget_text(plan), notes=tuple(workshop.notes(plan)),
         )  # fmt: skip
         return report(judged(outcome, settings, budget_keys=workshop.budget_keys))
+
+
+def run_jobs(workshop: Workshop, plan: Plan, metric: str) -> StudyState:
+    """Bring all jobs of ``plan`` to their ends; ``Interrupted`` after a stop by signal."""
+    state = StudyState(plan.folder)
+    seconds = workshop.known_seconds(plan, state)
+    display = StatusTable(plan, state, sys.stdout, slots=len(workshop.slots), metric=metric, seconds_of=seconds)
+    retries = workshop.settings.retries
+    runner = Runner(plan.jobs, state, workshop.launcher, workshop.slots, command_of=workshop.command, display=display, retries=retries)
+    with StopRequest() as stop:
+        runner.run(stop)
+    display.finish()
+    if stop.number is not None:
+        raise Interrupted(stop.number, where=str(workshop.folder), mend="the same command goes on with it")
+    return state
 
 
 def judged(outcome: Outcome, settings: CompareConfig, *, budget_keys: tuple[str, ...] = ()) -> Outcome:

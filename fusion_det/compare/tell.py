@@ -29,7 +29,7 @@ def plan_lines(plan: Plan, sheet: Sequence[Difference], *, budget: str, slots: i
     lines = [f"study {plan.folder.name}: {len(plan.arms)} arms x {seeds}: {runs}, in {plan.folder}"]
     rows = [["arm", "overrides", "keys that differ from the baseline's"]]
     for arm in plan.arms:
-        keys = [d.key for d in sheet if {d.first, d.second} == {arm.name, plan.baseline}]
+        keys = [d.key for d in sheet if {d.first, d.second} == {arm.name, plan.baseline} and d.kind != "allowed"]
         told = (
             "baseline" if arm.name == plan.baseline else f"{len(keys)}: {', '.join(dict.fromkeys(key.partition('.')[0] for key in keys))}"
         )

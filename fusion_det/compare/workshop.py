@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from fusion_det.compare.budget import budget_keys, budget_text, budget_words, is_given, solve_budget
 from fusion_det.compare.done import foreign_faults, is_done
@@ -19,10 +19,15 @@ from fusion_det.compare.runner import Runner
 from fusion_det.compare.slots import Slot, make_slots
 from fusion_det.compare.state import StudyState
 from fusion_det.compare.tell import forecast_lines, plan_lines
+from fusion_det.compare.tune import KEY as LEARNING_RATE
+from fusion_det.compare.tune import tuning_note
 from fusion_det.config.cli import Folders
 from fusion_det.config.compare_schema import CompareConfig
 from fusion_det.config.lock import FolderLock
 from fusion_det.errors import ConfigError, FusionDetError, raise_all
+
+if TYPE_CHECKING:
+    from fusion_det.compare.matched_arms import Twin
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +42,10 @@ class Workshop:
         self.launcher: Launcher = make_launcher(settings, self.folder)
         self.extra: dict[str, tuple[str, ...]] = {}
         """Overrides per arm that were found out: epochs of a budget."""
+        self.rates: dict[str, float] = {}
+        """Tuned learning rate per arm."""
+        self.twins: list[Twin] = []
+        """Arms at matched cost."""
         self._lock: FolderLock | None = None
 
     def __enter__(self) -> Self:
@@ -60,10 +69,38 @@ class Workshop:
         """The plan, after every arm was built without data and every budget solved. All faults at once, before anything starts."""
         plan, budget = self._first, self.settings.budget
         check_buildable(plan)
+        if budget.match is not None:
+            from fusion_det.compare.matched_arms import matched_twins  # imports torch
+
+            self.twins = matched_twins(plan, budget.match, self.folders, classes=_classes)
+            plan = self._make()
         if is_given(budget):
             epochs = solve_budget(plan, budget, pictures=_train_pictures, rehearse=lambda: self._rehearse(plan))
             self.extra = budget_words(epochs)
-            plan = make_plan(self.settings, self.folders, self.extra)
+            plan = self._make()
+        self._check(plan)
+        return plan
+
+    def with_rates(self, rates: Mapping[str, float]) -> Plan:
+        """The plan with a tuned learning rate for every arm."""
+        self.rates = dict(rates)
+        plan = self._make()
+        self._check(plan)
+        return plan
+
+    def _make(self) -> Plan:
+        names = {*self.extra, *self.rates}
+        extra = {name: (*self.extra.get(name, ()), *self._rate_words(name)) for name in names}
+        return make_plan(self.settings, self.folders, extra, [twin.arm for twin in self.twins])
+
+    def _rate_words(self, arm: str) -> tuple[str, ...]:
+        return (f"{LEARNING_RATE}={self.rates[arm]!r}",) if arm in self.rates else ()
+
+    def words_of(self, plan: Plan) -> dict[str, tuple[str, ...]]:
+        """What makes each arm: its overrides and its tuned rate."""
+        return {arm.name: (*arm.arm.words, *self._rate_words(arm.name)) for arm in plan.arms}
+
+    def _check(self, plan: Plan) -> None:
         reasons = fatal_reasons(self.sheet(plan))
         raise_all(
             [
@@ -72,7 +109,6 @@ class Workshop:
             ]
         )
         raise_all(foreign_faults(plan.jobs))
-        return plan
 
     @property
     def budget_keys(self) -> tuple[str, ...]:
@@ -82,13 +118,17 @@ class Workshop:
     def sheet(self, plan: Plan) -> list[Difference]:
         """The differences between the arms' configs, before anything is run."""
         runs = [RunRecord(arm.name, plan.seeds[0], Path(), config=arm.measured) for arm in plan.arms]
-        return fairness_sheet(runs, variables={arm.name: arm.arm.words for arm in plan.arms}, budget_keys=self.budget_keys)
+        return fairness_sheet(runs, variables=self.words_of(plan), budget_keys=self.budget_keys)
 
     def plan_lines(self, plan: Plan) -> list[str]:
         """The plan in words."""
         common = [*self.settings.common, *self.settings.overrides]
         threads = self.slots[0].threads
-        return plan_lines(plan, self.sheet(plan), budget=self.budget_text(plan), slots=len(self.slots), threads=threads, common=common)
+        tuning = len(plan.arms) * len(self.settings.tune.lr)
+        before = [f"before: {tuning} tuning runs for {LEARNING_RATE}, one per arm and rate"] if tuning and not self.rates else []
+        matched = [twin.note for twin in self.twins]
+        lines = plan_lines(plan, self.sheet(plan), budget=self.budget_text(plan), slots=len(self.slots), threads=threads, common=common)
+        return [*lines, *matched, *before]
 
     def budget_text(self, plan: Plan) -> str:
         """The budget in words."""
@@ -112,7 +152,8 @@ class Workshop:
         notes = ["numbers are of the last epoch; no epoch was chosen by its score (best epochs are in report.json)"]
         if all("scenes" in str(arm.config["data"].get("_target_")) for arm in plan.arms):
             notes.append("generated pictures: a diagnosis of mechanisms, no evidence about COCO or any other real data")
-        return notes
+        notes += [twin.note for twin in self.twins]
+        return [*notes, tuning_note(self.settings, self.rates)] if self.rates else notes
 
     def command(self, job: Job, slot: Slot) -> Command:
         """What runs ``job`` in ``slot``."""
@@ -153,6 +194,12 @@ def check_buildable(plan: Plan) -> None:
         except FusionDetError as error:
             faults += [type(f)(f.what, where=f"arm {arm.name}: {f.where}", mend=f.mend) for f in getattr(error, "faults", [error])]
     raise_all(faults)
+
+
+def _classes(arm: PlannedArm) -> int:
+    from fusion_det.config.instantiate import build
+
+    return len(build(arm.config["data"]).train.categories)
 
 
 def _train_pictures(arm: PlannedArm) -> int:

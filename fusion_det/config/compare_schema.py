@@ -23,6 +23,8 @@ class BudgetSettings(Settings):
     """Training pictures that every run sees, rounded up to whole epochs."""
     minutes: PositiveFloat | None = None
     """Training time per run: each arm gets the whole epochs that fit, by a timed rehearsal."""
+    match: Literal["params", "flops", "latency"] | None = None
+    """Every other arm gets a twin whose neck is as wide as makes the detector cost what the baseline's does."""
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:

@@ -3,11 +3,14 @@
     python fake_train.py FOLDER STEPS [crash | crash-once | exit2 | no-results]
 
 As the real one it locks its folder, and hears SIGTERM: the step is finished, its number saved, and the process leaves with 143. Every step
-that was done is a line of ``steps.txt``, so that a step done twice, or never, is seen.
+that was done is a line of ``steps.txt``, so that a step done twice, or never, is seen. If FAKE_RESULTS names a folder, its files are the
+results.
 """
 
 import fcntl
 import json
+import os
+import shutil
 import signal
 import sys
 import time
@@ -49,6 +52,11 @@ def main():
         if stopped:
             return 143
     if behaviour == "no-results":
+        return 0
+    if results := os.environ.get("FAKE_RESULTS"):
+        for file in sorted(Path(results).iterdir(), key=lambda path: path.name == "results.json"):  # the mark of the end comes last
+            shutil.copy(file, folder / (file.name + ".tmp"))
+            (folder / (file.name + ".tmp")).replace(folder / file.name)
         return 0
     write("predictions.json", [])
     write("results.json", {"finished": True, "summary": {"AP": 0.5}})
