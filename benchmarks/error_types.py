@@ -26,7 +26,6 @@ sys.path[:0] = [str(REPO), str(REPO / "benchmarks")]
 
 from evaluation_time import coco_sized, peak_memory  # noqa: E402
 
-from fusion_det.evaluation import ranked_hits  # noqa: E402
 from fusion_det.evaluation.error_report import error_report  # noqa: E402
 from fusion_det.evaluation.error_types import ERROR_TYPES, SPECIAL_TYPES, ErrorTable, find_errors  # noqa: E402
 from fusion_det.evaluation.overlaps import find_overlaps  # noqa: E402
@@ -38,7 +37,7 @@ NOTE = """*Find* matches all pairs of detections and boxes and names each error;
 after that, and *resample* each further one with other weights of the images. *Report* is all of `errors=true` with five
 pyramid levels, from arrays to text and JSON. tidecv's time is from its own data objects to the eight deltas. Equal scores
 are kept out of the data here, as tidecv orders them differently before and after a repair; *largest difference* is over AP x
-100 and the eight deltas, with tidecv's recall points."""
+100 and the eight deltas."""
 
 
 def cpu_seconds(run: Callable[[], Any]) -> tuple[float, Any]:
@@ -80,10 +79,7 @@ def by_tidecv(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> tu
 
 
 def difference(table: ErrorTable, expected: list[float]) -> float:
-    ours = ranked_hits.RECALL_POINTS
-    ranked_hits.RECALL_POINTS = np.arange(101) / 100
     deltas = table.delta_ap(as_tidecv=True)
-    ranked_hits.RECALL_POINTS = ours
     return max(abs(100 * deltas[name] - value) for name, value in zip(("AP", *ERROR_TYPES, *SPECIAL_TYPES), expected, strict=True))
 
 

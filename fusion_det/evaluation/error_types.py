@@ -1,8 +1,9 @@
 """TIDE: why a detector loses AP, as the AP it would gain if one type of error were put right.
 
 Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020, section 2. NumPy only.
-Pinned to the numbers of tidecv 1.0.1. Deviations from it, all stated with the functions: which classes the mean is over, the order of
-equal scores, COCO's recall points, and deltas below 0 are kept.
+Pinned to the numbers of tidecv 1.0.1. Deviations from it: AP is the mean over the classes with boxes, recall points are COCO's, gains below
+0 are kept (``as_tidecv`` takes these three back), and equal scores stay in one order, by image and then as they came, where tidecv puts all
+errors before the correct ones once a type is put right.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from functools import cached_property
 import numpy as np
 
 from fusion_det.evaluation.overlaps import Overlaps, best_pair, match_in_order
-from fusion_det.evaluation.ranked_hits import RankedHits
+from fusion_det.evaluation.ranked_hits import RECALL_POINTS, RankedHits
 
 ERROR_TYPES = ("classification", "localisation", "both", "duplicate", "background", "missed")
 SPECIAL_TYPES = ("false_positive", "false_negative")
+TIDECV_RECALL_POINTS = np.arange(101) / 100
 CORRECT = -1
 _CLASSIFICATION, _LOCALISATION, _BOTH, _DUPLICATE, _BACKGROUND = range(5)
 FOUND, COVERED, MISSED = range(3)
@@ -51,14 +53,25 @@ class ErrorTable:
             | {"ignored": int(self.ignored.sum())}
         )
 
-    def average_precisions(self, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    def average_precisions(self, weights: np.ndarray | None = None, *, as_tidecv: bool = False) -> dict[str, np.ndarray]:
         """AP of each class, float64 [K] in 0..1, under ``"as_is"`` and with each of the eight types put right; NaN is undefined.
 
         ``weights``: integers [I], how often each image counts, in the order of ``overlaps.image_ids``; ``None`` for once each.
         A class without boxes is NaN. A class whose boxes are all taken away by the repair of missed boxes is 0 while it has detections,
-        then NaN, as in tidecv.
+        then NaN, as in tidecv. ``as_tidecv``: see :meth:`delta_ap`.
         """
-        return self._areas(weights, empty_classes="leave_out")
+        weights = _checked(weights, len(self.overlaps.image_ids))
+        points = TIDECV_RECALL_POINTS if as_tidecv else RECALL_POINTS
+        boxes = self._boxes(weights, np.ones(len(self.box_state), dtype=bool))
+        without_missed, only_found = (self._boxes(weights, chosen) for chosen in (self.box_state != MISSED, self.box_state == FOUND))
+        three = np.stack([boxes, without_missed, only_found])
+        (as_is, missed, negative), all_totals = self._ranked["as_is"].average_precisions(three, weights, points)
+        areas = {"as_is": (as_is, all_totals), "missed": (missed, all_totals), "false_negative": (negative, all_totals)}
+        for name in (*ERROR_TYPES[:5], "false_positive"):
+            area, totals = self._ranked[name].average_precisions(boxes, weights, points)
+            areas[name] = (area, all_totals if name == "false_positive" else totals)  # tidecv scores false positives 0, and keeps them
+        present = (boxes > 0) | as_tidecv
+        return {name: np.where(np.isnan(area) & (totals > 0) & present, 0.0, area) for name, (area, totals) in areas.items()}
 
     def delta_ap(self, weights: np.ndarray | None = None, *, as_tidecv: bool = False) -> dict[str, float]:
         """``"AP"`` and the gain in it by each of the eight types, in 0..1; NaN if there is nothing to measure.
@@ -66,9 +79,10 @@ class ErrorTable:
         AP is the mean over the classes with boxes, as in COCO. The gains do not add up to 1 - AP: each is alone. A gain can be a
         little below 0, as putting right the boxes changes which hits the 101 recall points fall on.
 
-        ``as_tidecv``: classes with detections, but no boxes, count as 0, and the gains of the six main types are at least 0.
+        ``as_tidecv`` gives tidecv's numbers where no scores are equal: classes with detections, but no boxes, count as 0, the gains of the
+        six main types are at least 0, and recall points are k / 100, ten of which lie one bit below COCO's.
         """
-        areas = self._areas(weights, empty_classes="zero" if as_tidecv else "leave_out")
+        areas = self.average_precisions(weights, as_tidecv=as_tidecv)
         means = {name: _mean(values) for name, values in areas.items()}
         gains = {name: means[name] - means["as_is"] for name in (*ERROR_TYPES, *SPECIAL_TYPES)}
         if as_tidecv:
@@ -79,21 +93,6 @@ class ErrorTable:
         """:meth:`delta_ap` for each row of ``weights``, integers [R, I] (resamples of the images): float64 [R] by name."""
         rows = [self.delta_ap(row) for row in weights]
         return {name: np.array([row[name] for row in rows]) for name in ("AP", *ERROR_TYPES, *SPECIAL_TYPES)}
-
-    def _areas(self, weights: np.ndarray | None, *, empty_classes: str) -> dict[str, np.ndarray]:
-        weights = _checked(weights, len(self.overlaps.image_ids))
-        boxes = self._boxes(weights, np.ones(len(self.box_state), dtype=bool))
-        without_missed = self._boxes(weights, self.box_state != MISSED)
-        only_found = self._boxes(weights, self.box_state == FOUND)
-        (as_is, missed, negative), all_totals = self._ranked["as_is"].average_precisions(
-            np.stack([boxes, without_missed, only_found]), weights
-        )
-        areas = {"as_is": (as_is, all_totals), "missed": (missed, all_totals), "false_negative": (negative, all_totals)}
-        for name in (*ERROR_TYPES[:5], "false_positive"):
-            area, totals = self._ranked[name].average_precisions(boxes, weights)
-            areas[name] = (area, all_totals if name == "false_positive" else totals)  # tidecv scores false positives 0, and keeps them
-        present = (boxes > 0) | (empty_classes == "zero")
-        return {name: np.where(np.isnan(area) & (totals > 0) & present, 0.0, area) for name, (area, totals) in areas.items()}
 
     def _boxes(self, weights: np.ndarray | None, chosen: np.ndarray) -> np.ndarray:
         """int64 [K]: weighted number of the ``chosen`` boxes."""

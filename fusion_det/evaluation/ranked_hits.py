@@ -28,7 +28,9 @@ class RankedHits:
         starts = np.searchsorted(label[order], np.arange(classes + 1))
         return cls(starts, image[order], np.flatnonzero(hit[order]))
 
-    def average_precisions(self, positives: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def average_precisions(
+        self, positives: np.ndarray, weights: np.ndarray | None = None, recall_points: np.ndarray = RECALL_POINTS
+    ) -> tuple[np.ndarray, np.ndarray]:
         """101-point AP of each class for one or more counts of ground truth, and the weight of each class's detections.
 
         ``positives``: integers [..., K], the boxes to be found, weighted like the images; ``weights``: integers [I], how often each
@@ -45,8 +47,10 @@ class RankedHits:
         rank = before[self.hits + 1] - before[self.class_starts[label_of_hit]]
         hit_count = found[1:] - base[label_of_hit]
         precision = np.divide(hit_count, rank, out=np.zeros(len(rank)), where=rank > 0)
-        curves = [_sampled(precision, found, hit_starts, hits_needed(row)) for row in positives.reshape(-1, positives.shape[-1])]
-        area = np.reshape(curves, (*positives.shape, len(RECALL_POINTS))).mean(axis=-1)
+        curves = [
+            _sampled(precision, found, hit_starts, hits_needed(row, recall_points)) for row in positives.reshape(-1, positives.shape[-1])
+        ]
+        area = np.reshape(curves, (*positives.shape, len(recall_points))).mean(axis=-1)
         return np.where(positives > 0, area, np.nan), class_totals
 
 
@@ -63,9 +67,9 @@ def _sampled(precision: np.ndarray, found: np.ndarray, hit_starts: np.ndarray, n
     return np.maximum.accumulate(np.where(reached, pieces, 0.0)[:, ::-1], axis=1)[:, ::-1]
 
 
-def hits_needed(positives: np.ndarray) -> np.ndarray:
+def hits_needed(positives: np.ndarray, recall_points: np.ndarray = RECALL_POINTS) -> np.ndarray:
     """int64 [..., 101]: the fewest hits h with h / positives >= the recall point, by that very division of floats."""
     counts = np.maximum(positives, 1)[..., None]
-    needed = np.ceil(RECALL_POINTS * counts).astype(np.int64)
-    needed -= (needed - 1) / counts >= RECALL_POINTS
-    return needed + (needed / counts < RECALL_POINTS)
+    needed = np.ceil(recall_points * counts).astype(np.int64)
+    needed -= (needed - 1) / counts >= recall_points
+    return needed + (needed / counts < recall_points)
