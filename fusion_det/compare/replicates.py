@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -81,10 +82,10 @@ class _Counts:
     """By area range: one curve for each class."""
     thresholds: dict[int, list[int]]
     """By area range: those of its curves."""
-    boxes: dict[int, np.ndarray]
-    """By area range: float32 [K, I], boxes to find of each class in each image."""
-    found: dict[str, np.ndarray]
-    """By average recall: float32 [K, I], found boxes, all thresholds together."""
+    boxes: dict[int, _ClassSums]
+    """By area range: the boxes to find."""
+    found: dict[str, _ClassSums]
+    """By average recall: the found boxes, all thresholds together."""
     all_thresholds: int
 
     @classmethod
@@ -103,15 +104,14 @@ class _Counts:
                 area: [class_curve(table, kind, area, values, multiple=BLOCK) for kind in classes] for area, values in thresholds.items()
             },
             thresholds=thresholds,
-            boxes={area: _by_image(table, table.truth_class, table.truth_image, table.truth_counted[area]) for area in areas},
-            found={name: _found_by_image(table, *AR_METRICS[name]) for name in metrics if name in AR_METRICS},
+            boxes={area: _ClassSums.of(table, table.truth_class, table.truth_image, table.truth_counted[area]) for area in areas},
+            found={name: _found(table, *AR_METRICS[name]) for name in metrics if name in AR_METRICS},
             all_thresholds=total,
         )
 
     def metrics(self, weights: np.ndarray, metrics: Sequence[str]) -> dict[str, np.ndarray]:
         """By metric: float64 [B, K] for ``weights``, integers [I, B]."""
-        real = weights.astype(np.float32)
-        boxes = {area: (count @ real).astype(np.float64) for area, count in self.boxes.items()}
+        boxes = {area: sums.times(weights) for area, sums in self.boxes.items()}
         precision = {
             area: np.stack([average_precisions(curve, weights, np.maximum(n, 1)) for curve, n in zip(curves, boxes[area], strict=True)])
             for area, curves in self.curves.items()
@@ -124,21 +124,38 @@ class _Counts:
                 value = rows.mean(axis=1) if threshold is None else rows[:, self.thresholds[area].index(threshold)]
             else:
                 area = AR_METRICS[name][0]
-                value = (self.found[name] @ real).astype(np.float64) / self.all_thresholds / np.maximum(boxes[area], 1)
+                value = self.found[name].times(weights) / self.all_thresholds / np.maximum(boxes[area], 1)
             values[name] = np.where(boxes[area] > 0, value, np.nan).T
         return values
 
 
-def _by_image(table: MatchTable, kind: np.ndarray, image: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """float32 [K, I]: sums of ``count`` by class and image."""
-    shape = (len(table.category_ids), len(table.image_ids))
-    flat = kind.astype(np.int64) * shape[1] + image
-    return np.bincount(flat, count, shape[0] * shape[1]).reshape(shape).astype(np.float32)
+@dataclass(frozen=True, eq=False)
+class _ClassSums:
+    """Numbers of something by class and image, to be added up with weights of the images. (A matrix product would start BLAS threads.)"""
+
+    image: np.ndarray
+    """int64 [P], class by class."""
+    number: np.ndarray
+    """float64 [P, 1]."""
+    starts: np.ndarray
+    """int64 [K + 1], slices of P."""
+
+    @classmethod
+    def of(cls, table: MatchTable, kind: np.ndarray, image: np.ndarray, number: np.ndarray) -> _ClassSums:
+        images, classes = len(table.image_ids), len(table.category_ids)
+        flat = np.bincount(kind.astype(np.int64) * images + image, number, classes * images)
+        place = np.flatnonzero(flat)
+        return cls(place % images, flat[place, None], np.searchsorted(place, np.arange(classes + 1) * images))
+
+    def times(self, weights: np.ndarray) -> np.ndarray:
+        """float64 [K, B] for ``weights``, integers [I, B]."""
+        parts = (slice(start, stop) for start, stop in pairwise(self.starts))
+        return np.stack([(weights[self.image[part]] * self.number[part]).sum(axis=0) for part in parts])
 
 
-def _found_by_image(table: MatchTable, area: int, limit: int | None) -> np.ndarray:
-    """float32 [K, I]: true positives with a rank below ``limit``, all thresholds together."""
+def _found(table: MatchTable, area: int, limit: int | None) -> _ClassSums:
+    """True positives with a rank below ``limit``, all thresholds together."""
     hits = table.matched_bits & ~table.ignored_bits
     bits = [np.uint64(1 << (area * table.shape[1] + t)) for t in range(table.shape[1])]
     number = sum((hits & bit != 0).astype(np.int64) for bit in bits)
-    return _by_image(table, table.detection_class, table.image, number if limit is None else number * (table.rank < limit))
+    return _ClassSums.of(table, table.detection_class, table.image, number if limit is None else number * (table.rank < limit))
