@@ -43,6 +43,10 @@ def replicate_metrics(
     """
     if unknown := set(metrics) - set(METRICS):
         raise ValueError(f"expected metrics among {METRICS}, got {sorted(unknown)}")
+    needs = {name: (AP_METRICS | AR_METRICS)[name] for name in metrics}
+    areas, thresholds = table.shape
+    if beyond := [name for name, (area, t) in needs.items() if area >= areas or (name in AP_METRICS and (t or 0) >= thresholds)]:
+        raise ValueError(f"expected COCO's area ranges and IoU thresholds for {beyond}, got {areas} ranges and {thresholds} thresholds")
     weights = np.ones((1, len(table.image_ids)), np.int16) if weights is None else _checked(weights, len(table.image_ids))
     counts = _Counts.of(table, metrics)
     columns = COLUMNS if len(table) > _SMALL else 4 * COLUMNS

@@ -144,6 +144,11 @@ def test_wrong_weights_are_refused(weights):
         replicate_metrics(random_table(7, images=4), weights)
 
 
+def test_metrics_that_a_table_does_not_hold_are_refused():
+    with pytest.raises(ValueError, match="for \\['APs'\\], got 1 ranges"):
+        replicate_metrics(one_class([True], 1), metrics=["AP", "AR10", "APs"])
+
+
 def test_unknown_metrics_are_refused():
     with pytest.raises(ValueError, match="mAP"):
         replicate_metrics(random_table(7, images=4), metrics=["mAP"])
