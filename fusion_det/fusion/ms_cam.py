@@ -70,7 +70,7 @@ def _of_mean(branch: nn.Module, x: Tensor) -> Tensor:
 
     Means vary little from picture to picture: BatchNorm enlarges what varies, and bfloat16's rounding with it (0.4 AP of AFF on scenes).
     """
-    if not torch.is_autocast_enabled(x.device.type):
+    if not torch.amp.is_autocast_available(x.device.type) or not torch.is_autocast_enabled(x.device.type):  # none on meta
         return branch(x)
     with torch.autocast(x.device.type, enabled=False):
         pooled = x.mean((2, 3), keepdim=True, dtype=torch.float32)
