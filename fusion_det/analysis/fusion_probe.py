@@ -18,7 +18,7 @@ from torch import nn
 
 from fusion_det.analysis.fusion_report import FusionReport
 from fusion_det.analysis.fusion_tally import read_probes, report_with_maps
-from fusion_det.data.buckets import assign, make_buckets
+from fusion_det.data.buckets import assign
 from fusion_det.detector import Detector
 from fusion_det.engine.device import autocast
 from fusion_det.fusion.operator import remembering
@@ -73,6 +73,6 @@ def _prepare(detector: Detector | LoadedDetector, images: Any) -> ImageBatch:
     pictures = [to_tensor(picture) for picture in (images if isinstance(images, (list, tuple)) else [images])]
     if not pictures:
         raise ValueError("expected at least one picture, got none")
-    buckets = make_buckets(detector.image_size)
+    buckets = detector.buckets
     chosen = set(assign(np.array([tuple(picture.shape[-2:]) for picture in pictures]), buckets).tolist())
     return batch_of(pictures, buckets[chosen.pop()] if len(chosen) == 1 else max(buckets))
