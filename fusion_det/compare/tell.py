@@ -24,8 +24,8 @@ def plan_lines(plan: Plan, sheet: Sequence[Difference], *, budget: str, slots: i
     """What will be run and how the arms differ, for people."""
     trainings = sum(job.tool == "train" for job in plan.jobs)
     evaluations = len(plan.jobs) - trainings
-    seeds = f"{len(plan.seeds)} seeds ({', '.join(map(str, plan.seeds))})"
-    runs = f"{trainings} training runs{f' and {evaluations} evaluations' if evaluations else ''}"
+    seeds = f"{_many(len(plan.seeds), 'seed')} ({', '.join(map(str, plan.seeds))})"
+    runs = _many(trainings, "training run") + (f" and {_many(evaluations, 'evaluation')}" if evaluations else "")
     lines = [f"study {plan.folder.name}: {len(plan.arms)} arms x {seeds}: {runs}, in {plan.folder}"]
     rows = [["arm", "overrides", "keys that differ from the baseline's"]]
     for arm in plan.arms:
@@ -118,6 +118,10 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns side by side."""
     widths = [min(_LONGEST, max(map(len, column))) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _many(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _cells(values: Iterable[Any]) -> list[Any]:

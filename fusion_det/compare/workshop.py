@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +37,10 @@ class Workshop:
     """Holds the study's folder while it is entered; a second runner on one folder is refused with ``ConfigError``."""
 
     def __init__(self, settings: CompareConfig, folders: Folders) -> None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(
+                "a study cannot run under torchrun", where="tools/compare.py", mend="start it alone; jobs= sets runs at a time"
+            )
         self.settings, self.folders = settings, folders
         self.folder = study_folder(settings)
         self.slots = make_slots(settings.jobs)
@@ -158,7 +163,15 @@ class Workshop:
     def command(self, job: Job, slot: Slot) -> Command:
         """What runs ``job`` in ``slot``."""
         environment = {**tool_environment(), "PYTHONUNBUFFERED": "1", **slot.environment}
-        return Command(tool_command(job.tool, self.folders.flags, job.words), Runner.log_of(job), environment)
+        words = (*job.words, *self._loader_words(job, slot))
+        return Command(tool_command(job.tool, self.folders.flags, words), Runner.log_of(job), environment)
+
+    def _loader_words(self, job: Job, slot: Slot) -> tuple[str, ...]:
+        """Loader processes of a job that shares the cores with others; ``auto`` would take them all."""
+        key = "loader.workers" if job.tool == "train" else "workers"
+        if len(self.slots) == 1 or any(word.startswith(f"{key}=") for word in job.words):
+            return ()
+        return (f"{key}={0 if slot.threads <= 2 else min(8, slot.threads - 1)}",)
 
     def _rehearse(self, plan: Plan) -> dict[str, Rehearsal]:
         return rehearse_all(plan, self._rehearsal_command, self.launcher, lambda text: logger.info("%s", text))

@@ -20,9 +20,11 @@ from fusion_det.compare import workshop
 from fusion_det.compare.launch import Command
 from fusion_det.compare.plan import make_plan
 from fusion_det.compare.runner import Runner
+from fusion_det.compare.slots import Slot
 from fusion_det.config.cli import Folders, load_settings, main
 from fusion_det.config.lock import FolderLock
 from fusion_det.config.tools import default_config_dir, get_tool
+from fusion_det.errors import ConfigError
 
 FOLDERS = Folders(default_config_dir(), ())
 
@@ -160,6 +162,23 @@ def test_two_runners_on_one_folder_are_refused(words, fake, tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert f"already in use by process {child}" in line
     assert line.endswith("wait for it, stop it, or choose another name=NAME or folder=DIR")
+
+
+def test_jobs_that_share_the_cores_share_the_loader_processes(words, tmp_path, monkeypatch):
+    def workers(*more: str) -> list[str]:
+        settings = load_settings(get_tool("compare"), [*words, f"folder={tmp_path}", *more], *FOLDERS)
+        with workshop.Workshop(settings, FOLDERS) as shop:
+            command = shop.command(make_plan(settings, FOLDERS).jobs[0], Slot(0, 4, "1"))
+        assert command.environment["OMP_NUM_THREADS"] == "4"
+        assert command.environment["CUDA_VISIBLE_DEVICES"] == "1"
+        return [word for word in command.words if "workers" in word]
+
+    assert workers() == ["loader.workers=3"]
+    assert workers("loader.workers=1") == ["loader.workers=1"]
+    assert workers("jobs=1") == []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="cannot run under torchrun"):
+        workers()
 
 
 def test_arms_that_change_what_is_measured_are_refused_before_anything_runs(words, fake, tmp_path, capsys):
