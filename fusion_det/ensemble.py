@@ -121,7 +121,8 @@ def load_ensemble(
 
 
 def chosen_ensemble(settings: EvaluateConfig | PredictConfig) -> Ensemble:
-    """The checkpoints of ``settings``, seen and brought together as they say."""
+    """The checkpoints of ``settings``, seen and brought together as they say; ``settings`` must name one."""
+    assert settings.checkpoint is not None
     return load_ensemble(
         settings.checkpoint,
         device=settings.device,

@@ -324,7 +324,7 @@ def test_the_flag_shows_and_draws_without_data_or_run_folder(tmp_path, monkeypat
         ("train", ["--dry-run", "neck=single", "neck.topology.stride=4"], 2, "stride 4 is not among"),
         ("train", ["--dry-run=/proc/nowhere/neck.svg"], 1, "cannot write"),
         ("train", ["--dry-run", "-m", "seed=0,1"], 2, "-m"),
-        ("evaluate", ["--dry-run"], 2, "tools/train.py has this flag"),
+        ("evaluate", ["--dry-run"], 2, "tools/train.py and tools/compare.py have this flag"),
     ],
 )
 def test_what_the_flag_refuses(tool, words, code, expected, capfd):
