@@ -65,7 +65,7 @@ def stub() -> LoadedDetector:
     backbone = PooledPixels()
     backbone.levels = tuple(LevelSpec(f"C{3 + i}", 3, 8 * 2**i) for i in range(3))
     suppression = NMS(iou_threshold=0.9, max_detections=50, class_agnostic=False)
-    model = Detector(backbone, Scaled(), OneBoxPerLevel(), suppression, mean=[0.0] * 3, std=[64.0] * 3)
+    model = Detector(backbone, Scaled(), OneBoxPerLevel(), suppression, mean=[50.0] * 3, std=[64.0] * 3)
     detector = object.__new__(LoadedDetector)
     detector.__dict__ |= {
         "model": model.train(), "device": torch.device("cpu"), "precision": "fp32", "category_ids": (5,), "level_names": ("P3", "P4", "P5"),
@@ -104,7 +104,7 @@ class TestByHand:
         batches = [(make_images((64, 96), (40, 56)), None), (make_images((24, 96)), None)]
         level_ablation(detector, batches, truth(3), part=part, replacements=["mean"])
         # Both pictures of the first batch, then the second's: positions inside a picture, by plain loops.
-        images = [(batch.pixels[i].float() / 64, batch.sizes[i].tolist()) for batch, _ in batches for i in range(len(batch))]
+        images = [((batch.pixels[i].float() - 50) / 64, batch.sizes[i].tolist()) for batch, _ in batches for i in range(len(batch))]
         sums, count = torch.zeros(3), 0
         for pixels, (height, width) in images:
             for row in range(-(-height // 16)):
