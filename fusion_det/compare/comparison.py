@@ -167,11 +167,9 @@ def _warnings(
     lines = []
     for arm in study.others:
         seeds, own = study.common_seeds(arm), study.arms[arm]
-        lone = [s for s in (*study.arms[study.baseline], *own) if s not in seeds]
+        lone = dict.fromkeys(s for s in (*study.arms[study.baseline], *own) if s not in seeds)
         if lone:
-            lines.append(
-                f"arm {arm}: compared on the common seeds {', '.join(map(str, seeds))}; left out: {', '.join(map(str, dict.fromkeys(lone)))}"
-            )
+            lines.append(f"arm {arm}: compared on the common seeds {', '.join(seeds)}; left out: {', '.join(lone)}")
         if differences[arm][primary] is None:
             lines.append(f"arm {arm}: {primary} is not defined on this data")
         if arm in identical:
