@@ -1,8 +1,9 @@
 """COCO's matching of detections with ground-truth boxes, for all images, classes, area ranges and IoU thresholds at once.
 
-The rules are those of pycocotools 2.0.11, ties and crowds included, and so are the floating-point operations and their order. Two things
-make it fast in plain NumPy: only pairs with an IoU of at least 0.5 are looked at, and the 4 x 10 combinations of area range and threshold
-are bits of one integer, so that one step matches one detection of every image and class at all of them.
+The rules are those of pycocotools 2.0.11, ties and crowds included, and so are the floating-point operations and their order (a compiler
+that fuses multiplication and addition, as on ARM, may change the last bit of pycocotools' IoU, not of ours). Two things make it fast in
+plain NumPy: only pairs with an IoU of at least 0.5 are looked at, and the 4 x 10 combinations of area range and threshold are bits of one
+integer, so that one step matches one detection of every image and class at all of them.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def precision_recall(table: MatchTable, weights: np.ndarray | None = None) -> tu
     precision = true / (_counted(table, of_detection) + np.spacing(1))
     hits_of_segment = (before[end] - before[start]).reshape(areas, thresholds, classes)
 
-    needed = _needed(boxes)[:, None]  # [A, 1, K, R]
+    needed = needed_hits(boxes)[:, None]  # [A, 1, K, R]
     wanted = before[start].reshape(areas, thresholds, classes, 1) + np.maximum(needed, 1)
     place = np.searchsorted(before[1:], wanted.reshape(-1)).reshape(wanted.shape)
     reached = needed <= hits_of_segment[..., None]
@@ -151,7 +151,7 @@ def _counted(table: MatchTable, of_detection: np.ndarray) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _needed(boxes: np.ndarray) -> np.ndarray:
+def needed_hits(boxes: np.ndarray) -> np.ndarray:
     """int64 [A, K, R]: the smallest number of true positives whose recall, as floating point has it, reaches each of RECALLS."""
     total = np.maximum(boxes, 1)[..., None]
     needed = np.ceil(RECALLS * total).astype(np.int64)

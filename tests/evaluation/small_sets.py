@@ -10,9 +10,10 @@ SIDES = np.array([0, 1, 4, 8, 16, 32, 32, 40, 64, 80, 96, 96, 100, 128, 200])
 def small_set(seed: int) -> tuple[dict, list[dict], int]:
     """Ground truth, results and ``max_detections``."""
     draw = np.random.default_rng(seed)
-    image_ids = draw.permutation(50)[: draw.integers(1, 5)].tolist()
-    category_ids = (draw.permutation(20)[: draw.integers(1, 4)] + 1).tolist()
-    coarse = draw.random() < 0.5
+    dense = draw.random() < 0.3  # one image, one class, many boxes that compete for the same detections
+    image_ids = draw.permutation(50)[: 1 if dense else draw.integers(1, 5)].tolist()
+    category_ids = (draw.permutation(20)[: 1 if dense else draw.integers(1, 4)] + 1).tolist()
+    coarse = bool(dense or draw.random() < 0.3)
     annotations = [
         {
             "id": number,
@@ -36,7 +37,7 @@ def small_set(seed: int) -> tuple[dict, list[dict], int]:
 
 def _box(draw: np.random.Generator, coarse: bool) -> list[float]:
     if coarse:
-        return [float(v) for v in (*draw.integers(0, 5, 2) * 16, *draw.choice(SIDES, 2))]
+        return [float(v) for v in (*draw.integers(0, 3, 2) * 16, *draw.choice(SIDES, 2))]
     return [float(v) for v in (*draw.uniform(0, 60, 2), *np.exp(draw.uniform(1, 5.5, 2)))]
 
 

@@ -17,6 +17,7 @@ from fusion_det.evaluation.array_metrics import match
 from fusion_det.evaluation.coco_metrics import BACKENDS, evaluate_boxes
 from fusion_det.evaluation.coco_reference import reference_precision_recall
 from fusion_det.evaluation.match_table import AREA_NAMES, AREA_RANGES, IOU_THRESHOLDS, MatchTable
+from fusion_det.evaluation.precision_recall import RECALLS, needed_hits
 from fusion_det.evaluation.predictions import DetectionArrays
 from fusion_det.evaluation.truth_arrays import TruthArrays
 
@@ -42,6 +43,16 @@ class TestAgainstPycocotools:
     @pytest.mark.slow
     def test_ten_thousand_small_sets(self):
         assert [seed for seed in range(10_000) if differences(*small_set(seed)) != (0, 0)] == []
+
+    @pytest.mark.parametrize(("order", "recall"), [((0, 1), 1.0), ((1, 0), 0.5)])
+    @pytest.mark.parametrize("areas", [(1.0, 2.0), (2.0, 1.0)])
+    def test_of_equal_ious_the_box_that_comes_last_is_taken(self, order, recall, areas):
+        truth, sides = one_box(), ([0.0, 0.0, 100.0, 100.0], [40.0, 0.0, 100.0, 100.0])
+        truth["annotations"] = [{**truth["annotations"][0], "id": n, "bbox": sides[n], "area": areas[n]} for n in order]
+        results = [HIT | {"bbox": [20.0, 0.0, 100.0, 100.0]}, HIT | {"bbox": sides[0], "score": 0.5}]  # both reach the left one
+        assert differences(truth, results) == (0, 0)
+        metrics = evaluate_boxes(truth, results)
+        assert metrics.curves.recall[0, 0, 0, -1] == recall
 
     @pytest.mark.parametrize("limit", [1, 100, 150])
     def test_many_detections_of_one_image_and_class(self, limit):
@@ -104,6 +115,13 @@ def test_published_cases(name, backend):
         text = published.read_text().split("type=bbox")[1].split("type=")[0]
         lines = [line for line in text.splitlines() if "IoU=" in line]
         assert [f"{value:.3f}" for value in metrics.summary.values()] == [line.rpartition("= ")[2] for line in lines]
+
+
+def test_recall_is_reached_where_floating_point_says_so():
+    """pycocotools searches 1/n, 2/n, ..., n/n for the recall, which may be a rounding error away from its share of n."""
+    totals = np.arange(1, 2000)
+    expected = [np.searchsorted(np.arange(n + 1) / n, RECALLS, side="left") for n in totals]
+    np.testing.assert_array_equal(needed_hits(totals[None]), [expected])
 
 
 class TestWeights:
