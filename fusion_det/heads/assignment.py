@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fusion_det.heads.overlap import chunk_size
+from fusion_det.boxes import chunk_size
 from fusion_det.structures import Targets
 
 

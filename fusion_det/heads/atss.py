@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fusion_det.boxes import aligned_ious, chunk_size
 from fusion_det.heads.anchors import Anchors
 from fusion_det.heads.assignment import Assignment, assign_objects, inside_crowds
-from fusion_det.heads.overlap import aligned_ious, chunk_size
 from fusion_det.structures import Targets
 
 # A centre must lie so many pixels inside the box (the authors' code).

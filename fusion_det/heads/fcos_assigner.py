@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fusion_det.boxes import chunk_size
 from fusion_det.heads.assignment import Assignment, assign_objects
-from fusion_det.heads.overlap import chunk_size
 from fusion_det.structures import Targets
 
 

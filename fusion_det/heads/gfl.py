@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from fusion_det.boxes import aligned_ious
 from fusion_det.heads.anchors import AnchorGrid, Anchors, anchor_cells, anchor_sizes
 from fusion_det.heads.atss import assign_atss
 from fusion_det.heads.dense import check_head, choose_candidates, flatten_levels, init_normal, prior_bias, shared_width
-from fusion_det.heads.overlap import aligned_ious
 from fusion_det.heads.points import decode_distances, encode_distances, level_values
 from fusion_det.heads.tower import Tower
 from fusion_det.layers import LearnedScale

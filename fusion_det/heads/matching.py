@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from fusion_det.boxes import box_area, chunk_size, pair_intersections, pair_ious
 from fusion_det.heads.assignment import Assignment, assign_objects
-from fusion_det.heads.overlap import box_area, chunk_size, pair_intersections, pair_ious
 from fusion_det.structures import Targets
 
 Rescue = Literal["none", "ties", "best"]

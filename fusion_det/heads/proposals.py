@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from fusion_det.heads.anchors import Anchors
 from fusion_det.heads.box_coder import BoxCoder
 from fusion_det.heads.random_sampling import take_rows
-from fusion_det.heads.suppression import keep_best
+from fusion_det.suppression import greedy_keep
 
 # Sides of a proposal in pixels (torchvision's).
 SMALLEST = 1e-3
@@ -62,7 +62,7 @@ def propose(
     boxes = torch.minimum(boxes.clamp(min=0), limits[:, None])
     small = ((boxes[..., 2:] - boxes[..., :2]) < SMALLEST).any(dim=-1)
     valid = ~small & ~(scores < score_threshold)
-    keep = keep_best(boxes.flatten(0, 1), valid.flatten(0, 1), overlap).view_as(valid)
+    keep = greedy_keep(boxes.flatten(0, 1), valid.flatten(0, 1), overlap).view_as(valid)
     scores = torch.where(keep, scores, -1.0).flatten(1)
     best, index = scores.topk(min(count, scores.shape[1]), dim=1)
     return Proposals(take_rows(boxes.flatten(1, 2), index), ~(best < 0), levels.flatten(1).gather(1, index))

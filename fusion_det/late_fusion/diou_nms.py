@@ -6,9 +6,10 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
+from fusion_det.boxes import pair_ious
 from fusion_det.config.types import UnitInterval
 from fusion_det.late_fusion.base import Groups, LateFusion
-from fusion_det.late_fusion.overlap import greedy_keep, pairwise_iou
+from fusion_det.suppression import keep_by_blocks
 
 
 class DIoUNMS(LateFusion):
@@ -25,11 +26,11 @@ class DIoUNMS(LateFusion):
         self.threshold, self.beta = threshold, beta
 
     def fuse(self, groups: Groups) -> Groups:
-        return groups._replace(valid=greedy_keep(groups.boxes, groups.valid, self.threshold, self._overlap))
+        return groups._replace(valid=keep_by_blocks(groups.boxes, groups.valid, self.threshold, self._overlap))
 
     def _overlap(self, one: Tensor, other: Tensor) -> Tensor:
         penalty = centre_distance(one, other)
-        return pairwise_iou(one, other) - (penalty if self.beta == 1 else penalty**self.beta)
+        return pair_ious(one, other) - (penalty if self.beta == 1 else penalty**self.beta)
 
 
 def centre_distance(one: Tensor, other: Tensor) -> Tensor:

@@ -8,9 +8,10 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
+from fusion_det.boxes import pair_ious
 from fusion_det.config.types import UnitInterval
 from fusion_det.late_fusion.base import Groups, LateFusion
-from fusion_det.late_fusion.overlap import blocks, pairwise_iou
+from fusion_det.suppression import blocks
 
 
 class MatrixNMS(LateFusion):
@@ -59,4 +60,4 @@ class MatrixNMS(LateFusion):
 
 def _with_worse(boxes: Tensor, block: slice) -> Tensor:
     """IoU [G, R, M] of the ranks in ``block`` with all ranks below them, else 0."""
-    return pairwise_iou(boxes[:, block], boxes).triu_(block.start + 1)
+    return pair_ious(boxes[:, block], boxes).triu_(block.start + 1)

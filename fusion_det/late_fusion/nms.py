@@ -6,7 +6,7 @@ from pydantic import PositiveInt
 
 from fusion_det.config.types import UnitInterval
 from fusion_det.late_fusion.base import Groups, LateFusion
-from fusion_det.late_fusion.overlap import greedy_keep
+from fusion_det.suppression import greedy_keep
 
 
 class NMS(LateFusion):

@@ -6,9 +6,10 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
+from fusion_det.boxes import exceeds, pair_ious
 from fusion_det.config.types import UnitInterval
 from fusion_det.late_fusion.base import Groups, LateFusion
-from fusion_det.late_fusion.overlap import blocks, exceeds, greedy_keep, pairwise_iou
+from fusion_det.suppression import blocks, greedy_keep
 
 
 class NMW(LateFusion):
@@ -39,7 +40,7 @@ class NMW(LateFusion):
         best = torch.zeros_like(boxes[..., 0])
         owner = torch.full_like(keep, -1, dtype=torch.int64)
         for block in blocks(boxes):
-            iou = (pairwise_iou(boxes[:, block], boxes) * keep[:, block, None]).triu_(block.start + 1)
+            iou = (pair_ious(boxes[:, block], boxes) * keep[:, block, None]).triu_(block.start + 1)
             value, row = iou.max(1)
             better = exceeds(value, self.iou_threshold) & (value > best)
             best = torch.where(better, value, best)

@@ -8,9 +8,9 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
+from fusion_det.boxes import exceeds, pair_ious
 from fusion_det.config.types import UnitInterval
 from fusion_det.late_fusion.base import Groups, LateFusion
-from fusion_det.late_fusion.overlap import exceeds, pairwise_iou
 
 
 class SoftNMS(LateFusion):
@@ -49,7 +49,7 @@ class SoftNMS(LateFusion):
                 break
             taken[rows, slot] |= good
             scores[rows, slot] = torch.where(good, best, scores[rows, slot])  # a finished group stays as it is
-            waiting *= self._factor(pairwise_iou(boxes[rows, slot, None], boxes)[:, 0])
+            waiting *= self._factor(pair_ious(boxes[rows, slot, None], boxes)[:, 0])
             waiting.masked_fill_(taken, -1)
         return groups._replace(scores=scores, valid=taken)
 

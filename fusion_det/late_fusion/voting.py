@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from pydantic import PositiveInt
 
+from fusion_det.boxes import exceeds, pair_ious
 from fusion_det.config.types import UnitInterval
 from fusion_det.late_fusion.base import Groups, LateFusion
-from fusion_det.late_fusion.overlap import blocks, exceeds, greedy_keep, pairwise_iou
+from fusion_det.suppression import blocks, greedy_keep
 
 
 class Voting(LateFusion):
@@ -36,7 +37,7 @@ class Voting(LateFusion):
         boxes, keep = groups.boxes, greedy_keep(groups.boxes, groups.valid, self.iou_threshold)
         means = torch.empty_like(boxes)
         for block in blocks(boxes):
-            votes = exceeds(pairwise_iou(boxes[:, block], boxes), self.vote_threshold)  # [G, R, M]
+            votes = exceeds(pair_ious(boxes[:, block], boxes), self.vote_threshold)  # [G, R, M]
             weights = votes * groups.scores[:, None]
             total = weights.sum(2, keepdim=True)
             means[:, block] = torch.where(total > 0, weights @ boxes / total, boxes[:, block])

@@ -8,9 +8,9 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
+from fusion_det.boxes import exceeds, pair_ious
 from fusion_det.config.types import UnitInterval
 from fusion_det.late_fusion.base import Groups, LateFusion
-from fusion_det.late_fusion.overlap import exceeds, pairwise_iou
 
 
 class WBF(LateFusion):
@@ -59,7 +59,7 @@ class WBF(LateFusion):
         for rank in range(width):
             box, target = groups.boxes[:, rank], cluster[:, rank]
             if rank:
-                best, slot = pairwise_iou(box[:, None], fused[:, :rank])[:, 0].max(1)
+                best, slot = pair_ious(box[:, None], fused[:, :rank])[:, 0].max(1)
                 target = torch.where(exceeds(best, self.iou_threshold), slot, target)
                 cluster[:, rank] = target
             total = sums[rows, target] + moments[:, rank]

@@ -27,7 +27,6 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from fusion_det.config.instantiate import build
 from fusion_det.heads.random_sampling import Sample, sample
-from fusion_det.heads.suppression import _all_at_once, keep_best
 from fusion_det.structures import LevelSpec, Targets
 
 LEVELS = [LevelSpec(f"P{i}", CHANNELS, 2**i) for i in range(2, 7)]
@@ -257,22 +256,6 @@ def test_sampling_counts_are_exact_and_follow_the_global_generator():
         drawn = sample(positive, negative, size=100, positive_share=0.25)
         often[drawn.column[0][drawn.chosen[0]]] += 1
     assert often[positive[0]].min() > 0  # every positive has its turn
-
-
-def test_suppression_keeps_what_torchvision_keeps():
-    from torchvision.ops import nms
-
-    generator = torch.Generator().manual_seed(0)
-    start = torch.rand(6, 50, 2, generator=generator) * 60
-    boxes = torch.cat([start, start + 10 + torch.rand(6, 50, 2, generator=generator) * 40], dim=2)
-    valid = torch.rand(6, 50, generator=generator) < 0.8
-    keep = keep_best(boxes, valid, 0.5)
-    ranks = torch.arange(50, 0, -1.0)
-    for row in range(6):
-        slots = valid[row].nonzero()[:, 0]
-        assert set(keep[row].nonzero()[:, 0].tolist()) == set(slots[nms(boxes[row, slots], ranks[slots], 0.5)].tolist())
-    assert torch.equal(_all_at_once(boxes, valid, 0.5), keep)  # what a GPU does
-    assert keep_best(boxes[:0], valid[:0], 0.5).shape == (0, 50)
 
 
 def test_objects_are_proposals_and_crowds_are_no_background(monkeypatch):

@@ -8,7 +8,7 @@ import torch
 from torchvision.models.detection import fcos as reference
 from torchvision.models.detection.image_list import ImageList
 
-from fusion_det.heads import overlap
+from fusion_det import boxes as box_module
 from fusion_det.heads.fcos import FCOS, centerness_targets
 from fusion_det.heads.fcos_assigner import assign_points
 from fusion_det.heads.points import grid_points
@@ -86,7 +86,7 @@ def test_chunks_change_nothing(monkeypatch):
     head = make_head()
     arguments = (*head._points(make_features()), make_targets([5, 3], crowds=[(0, 1)]))
     whole = assign_points(*arguments, center_radius=1.5)
-    monkeypatch.setattr(overlap, "CHUNK_PAIRS", 175)
+    monkeypatch.setattr(box_module, "CHUNK_PAIRS", 175)
     assert all(torch.equal(a, b) for a, b in zip(whole, assign_points(*arguments, center_radius=1.5), strict=True))
 
 

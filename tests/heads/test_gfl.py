@@ -11,7 +11,7 @@ from head_cases import LEVELS, SHAPES, make_features, make_head, make_targets
 from torch.nn import functional as F
 from torchvision.ops import box_iou, generalized_box_iou_loss
 
-from fusion_det.heads import overlap
+from fusion_det import boxes as box_module
 from fusion_det.heads.atss import assign_atss
 from fusion_det.losses.distribution import distribution_focal_loss, expected_distance
 from fusion_det.losses.focal import focal_loss, quality_focal_loss
@@ -64,7 +64,7 @@ def test_atss_equals_brute_force(nearest, counts, seed):
 def test_atss_in_chunks_is_the_same(monkeypatch):
     anchors, targets = make_head("gfl").anchors(SHAPES), make_targets([9, 3], crowds=[(0, 1)])
     whole = assign_atss(anchors, targets, nearest=9)
-    monkeypatch.setattr(overlap, "CHUNK_PAIRS", 1500)
+    monkeypatch.setattr(box_module, "CHUNK_PAIRS", 1500)
     assert all(torch.equal(a, b) for a, b in zip(whole, assign_atss(anchors, targets, nearest=9), strict=True))
 
 

@@ -13,7 +13,7 @@ from torchvision.models.detection._utils import BoxCoder as TheirCoder
 from torchvision.models.detection._utils import Matcher, SSDMatcher
 from torchvision.ops import box_iou
 
-from fusion_det.heads import overlap
+from fusion_det import boxes as box_module
 from fusion_det.heads.box_coder import BoxCoder
 from fusion_det.heads.matching import match_anchors
 from fusion_det.structures import Targets
@@ -47,7 +47,7 @@ def expected_of(matcher, anchors, targets, row):
 )
 @pytest.mark.parametrize("chunk", [2**22, 700])
 def test_matches_equal_torchvision(matcher, settings, chunk, monkeypatch):
-    monkeypatch.setattr(overlap, "CHUNK_PAIRS", chunk)
+    monkeypatch.setattr(box_module, "CHUNK_PAIRS", chunk)
     positive_overlap, negative_overlap, rescue = settings
     anchors, positives = anchors_of(), 0
     for seed in range(5):
@@ -77,7 +77,7 @@ def test_anchors_of_each_image_may_differ():
 
 @pytest.mark.parametrize("chunk", [2**22, 700])
 def test_background_mostly_inside_a_crowd_is_ignored(chunk, monkeypatch):
-    monkeypatch.setattr(overlap, "CHUNK_PAIRS", chunk)
+    monkeypatch.setattr(box_module, "CHUNK_PAIRS", chunk)
     anchors, targets = anchors_of(), make_targets([3, 2, 4], crowds=[(1, 0), (1, 1), (2, 3)], seed=4)
     found = match_anchors(anchors, targets, positive_overlap=0.5, negative_overlap=0.4, rescue="ties", crowd_overlap=0.5)
     expected = torch.zeros(3, len(anchors), dtype=torch.bool)

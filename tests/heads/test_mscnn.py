@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.ops import box_iou
 from torchvision.ops import roi_align as reference_roi_align
 
-from fusion_det.heads import overlap
+from fusion_det import boxes as box_module
 from fusion_det.heads.template_losses import Branches, balanced, branch_losses, choose_negatives
 from fusion_det.structures import LevelSpec, Targets
 
@@ -346,7 +346,7 @@ class Largest(TorchDispatchMode):
 
 
 def test_memory_is_bounded_with_five_thousand_objects_in_a_picture(monkeypatch):
-    monkeypatch.setattr(overlap, "CHUNK_PAIRS", 2**18)
+    monkeypatch.setattr(box_module, "CHUNK_PAIRS", 2**18)
     head = make()
     generator = torch.Generator().manual_seed(0)
     start = torch.rand(1, 5000, 2, generator=generator) * (PICTURE - 6)

@@ -53,17 +53,17 @@ def test_only_the_best_are_kept(name, limit) -> None:
 @pytest.mark.parametrize(("name", "variant"), CASES)
 def test_groups_wider_than_a_block(name, variant, monkeypatch) -> None:
     """Pairs are treated in blocks; one rank at a time must give the same."""
-    from fusion_det.late_fusion import overlap
+    from fusion_det import suppression
 
-    monkeypatch.setitem(overlap.PAIRS_AT_ONCE, "cpu", 200)
+    monkeypatch.setitem(suppression.PAIRS_AT_ONCE, "cpu", 200)
     check(name, variant | {"class_agnostic": True}, [candidates(batch=2)])
 
 
 @pytest.mark.parametrize("name", ["nms", "voting", "nmw"])
 def test_wide_groups_through_torchvisions_kernel(name, monkeypatch) -> None:
-    from fusion_det.late_fusion import overlap
+    from fusion_det import suppression
 
-    monkeypatch.setattr(overlap, "WIDE", 10)
+    monkeypatch.setattr(suppression, "WIDE", 10)
     check(name, {"class_agnostic": True}, [candidates(batch=2)])
 
 
