@@ -173,8 +173,8 @@ in full from cached matches. Wanted: 2,000 replicates of a study of 6 runs in at
 hotcoco.compare's time.
 """
 
-FOOTER = """The wall-clock times were taken while other work ran on the same cores; process CPU time is the measure here. On idle cores two threads
-should take about half the CPU time as wall-clock time (an estimate, not measured).
+FOOTER = """The wall-clock times were taken while other work ran on the same cores; process CPU time is the measure here. On idle
+cores two threads should take about half the CPU time as wall-clock time (an estimate, not measured).
 
 hotcoco 1.3.0 counts an image that was drawn several times only once: its replicates hold about 63 % of the images, each once, and its
 standard errors are about 0.77 of a bootstrap's (see `tests/compare/test_hotcoco.py`, which reproduces its intervals that way). The work of
