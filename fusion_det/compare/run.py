@@ -15,6 +15,7 @@ from fusion_det.compare.given import read_given_files, read_given_runs
 from fusion_det.compare.judge import judge, truth_of_file, truth_of_runs
 from fusion_det.compare.outcome import Failure, Outcome
 from fusion_det.compare.plan import Plan, study_folder
+from fusion_det.compare.report.write import write_report
 from fusion_det.compare.run_record import RunRecord
 from fusion_det.compare.runner import Runner
 from fusion_det.compare.slots import core_count
@@ -123,7 +124,8 @@ def report(outcome: Outcome) -> int:
     write_files(outcome)
     for line in outcome_lines(outcome):
         logger.info("%s", line)
-    logger.info("in %s: %s, %s", outcome.folder, CSV, JSON)
+    pages = write_report(outcome)
+    logger.info("in %s: %s", outcome.folder, ", ".join([CSV, JSON, *pages]))
     return SOME_FAILED if outcome.failures else NO_VERDICT if outcome.no_verdict else 0
 
 

@@ -1,0 +1,68 @@
+"""What each arm costs: parameters from its results, FLOPs counted from its config without memory or weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fusion_det.compare.outcome import Outcome
+from fusion_det.compare.run_record import RunRecord
+from fusion_det.errors import FusionDetError
+
+
+@dataclass(frozen=True)
+class ArmCost:
+    """Of one arm; ``None`` is unknown."""
+
+    parameters: int | None
+    flops: int | None
+    parts: Mapping[str, int]
+    """FLOPs of backbone, neck and head; empty if unknown."""
+    size: tuple[int, int] | None
+    """Height and width that the FLOPs hold for."""
+    seconds: float | None
+    """Wall time of training, mean over the runs that know it."""
+    why: str = ""
+    """Why FLOPs are unknown."""
+
+
+def costs_of(outcome: Outcome) -> dict[str, ArmCost]:
+    """By arm, of those with finished runs."""
+    known: dict[str, Any] = {}
+    return {arm: _cost(outcome.of_arm(arm), known) for arm in dict.fromkeys(run.arm for run in outcome.runs)}
+
+
+def _cost(runs: list[RunRecord], known: dict[str, Any]) -> ArmCost:
+    parameters = {value for run in runs if isinstance(value := run.results.get("parameters"), int)}
+    times = [run.seconds for run in runs if run.seconds]
+    seconds = sum(times) / len(times) if times else None
+    counted, why = _counted(runs[0], known)
+    single = parameters.pop() if len(parameters) == 1 else None
+    if counted is None:
+        return ArmCost(single, None, {}, None, seconds, why)
+    parts = {name: part.flops for name, part in counted.parts.items()}
+    return ArmCost(single, counted.total.flops, parts, counted.size, seconds)
+
+
+def _counted(run: RunRecord, known: dict[str, Any]) -> tuple[Any, str]:
+    """The counted cost of a run's detector, or why there is none. Arms with the same detector are counted once."""
+    if not run.config.get("backbone") or not run.start.get("class_names"):
+        return None, "the config of the detector is not known"
+    model = {
+        key: value for key, value in run.config.items() if key in ("backbone", "neck", "fusion", "block", "head", "image_size", "data")
+    }
+    key = json.dumps(model, sort_keys=True, default=str)
+    if key not in known:
+        try:
+            from fusion_det.analysis.cost import cost_of  # imports torch
+            from fusion_det.data.buckets import buckets_of
+
+            height, width = buckets_of(run.config["data"], run.config["data"]["image_size"])[0]
+            known[key] = cost_of(run.config, len(run.start["class_names"]), (height, width)), ""
+        except FusionDetError as error:
+            known[key] = None, error.lines[0]
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # a config of an older version
+            known[key] = None, f"the config cannot be built here: {type(error).__name__}: {error}"
+    return known[key]
