@@ -32,14 +32,14 @@ class FolderLock:
         try:
             fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             holder = _read(self._handle)
-            free = holder.get("process") != _PROCESS  # record locks do not exclude their own process
+            free = not _is_this_process(holder)  # record locks do not exclude their own process
         except OSError as error:
             holder = _read(self._handle)
             # A file system without locks: fall back on asking whether the process in the file still lives.
             free = error.errno not in (errno.EACCES, errno.EAGAIN) and not _lives(holder)
         if not free:
             # Closing a handle would drop this process's own record lock on the file, so it is left open if that is the case.
-            if holder.get("process") != _PROCESS:
+            if not _is_this_process(holder):
                 os.close(self._handle)
             self._handle = None
             raise self._in_use(holder)
@@ -68,6 +68,11 @@ def _read(handle: int) -> dict[str, object]:
     except (ValueError, OSError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _is_this_process(holder: dict[str, object]) -> bool:
+    """The id counts too: a forked process has the mark of its parent."""
+    return holder.get("process") == _PROCESS and holder.get("pid") == os.getpid()
 
 
 def _lives(holder: dict[str, object]) -> bool:
