@@ -68,13 +68,13 @@ def test_numbers_of_the_verdict_table_are_the_comparisons(outcome: Outcome, page
     assert list(rows) == ["add", "aff", "concat"]
     for arm, row in rows.items():
         mean = found.arms[arm]["AP"]
-        assert row[2].text == f"{100 * mean.estimate:.2f} ± {100 * mean.seed_deviation:.2f}"
+        assert row[5].text == f"{100 * mean.estimate:.2f} ± {100 * mean.seed_deviation:.2f}"
         if arm != "add":
             difference, verdict = found.differences[arm]["AP"], found.verdicts[arm]
-            assert row[3].text == f"{100 * difference.estimate:+.2f}"
-            assert row[4].text == f"{100 * difference.interval.low:+.2f} to {100 * difference.interval.high:+.2f}"
-            assert row[5].text == (f"{verdict.adjusted_p_value:.3f}" if verdict.adjusted_p_value >= 0.001 else "< 0.001")
-            assert row[6].text.endswith(verdict.word)
+            assert row[2].text == f"{100 * difference.estimate:+.2f}"
+            assert row[3].text == f"{100 * difference.interval.low:+.2f} to {100 * difference.interval.high:+.2f}"
+            assert row[4].text == (f"{verdict.adjusted_p_value:.3f}" if verdict.adjusted_p_value >= 0.001 else "< 0.001")
+            assert row[1].text.endswith(verdict.word)
             assert row[7].text == verdict.reason
     assert {v.word for v in found.verdicts.values()} == {"better", "cannot tell"}
 

@@ -54,11 +54,11 @@ def forest(bands: Sequence[Band], label_text: str, *, margin: float | None = Non
         parts.insert(0, element("rect", x=scale(-margin), y=float(top), width=width, height=float(bottom - top), class_="margin"))
     parts.append(line(scale(0), top, scale(0), bottom, "zero"))
     if toward:
-        parts += [label(scale(0) - 6, 13, "← worse", "soft", anchor="end"), label(scale(0) + 6, 13, "better →", "soft")]
+        parts += [label(4, 13, "← worse", "soft"), label(WIDTH - 4, 13, "better →", "soft", anchor="end")]
     for i, band in enumerate(bands):
         y = top + row * i + 29.0
-        parts.append(label(4, y - 14, shortened(band.name, 26), "name", hint=band.name))
-        parts.append(label(WIDTH - 4, y - 14, band.remark, "soft", anchor="end"))
+        parts.append(_haloed(4, y - 14, shortened(band.name, 26), band.name))
+        parts.append(label(WIDTH - 4, y - 14, band.remark, "soft halo", anchor="end"))
         hint = f"{band.name}: {band.value:+.2f} ({band.low:+.2f} to {band.high:+.2f})"
         outer = band.outer or (band.low, band.high)
         marks = [
@@ -95,8 +95,10 @@ def seed_dots(arms: Sequence[Dots], label_text: str, unit: str) -> Markup:
             parts.append(element("path", element("title", f"seed {seed}"), d=path(points), class_="pair"))
     first = arms[0]
     if len(first.values) <= 6:
-        places = spread([scale(value) for _, value in first.values], 38, 22, WIDTH - 22)
-        parts += [label(x, 13, f"seed {seed}", "soft", anchor="middle") for (seed, _), x in zip(first.values, places, strict=True)]
+        width = 6 + LETTER * max(len(seed) for seed, _ in first.values)
+        places = spread([scale(value) for _, value in first.values], width, 44, WIDTH - 10)
+        parts.append(label(4, 13, "seed", "soft"))
+        parts += [label(x, 13, seed, "soft", anchor="middle") for (seed, _), x in zip(first.values, places, strict=True)]
         parts += [line(x, 17, scale(v), rows[first.name] - 6, "pair") for (_, v), x in zip(first.values, places, strict=True)]
     for arm in arms:
         y = rows[arm.name]

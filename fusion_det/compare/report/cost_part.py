@@ -8,7 +8,7 @@ from fusion_det.compare.outcome import Outcome
 from fusion_det.compare.report.arm_cost import ArmCost
 from fusion_det.compare.report.charts import Point, cost_chart
 from fusion_det.compare.report.page import Cell, Chart, Column, Section, Table, text
-from fusion_det.compare.report.words import percent, quantity
+from fusion_det.compare.report.words import listed, percent, quantity
 
 _KINDS = {"parameters": ("million parameters", 1e6), "flops": ("GFLOPs per picture", 1e9)}
 
@@ -18,11 +18,15 @@ def cost_section(outcome: Outcome, places: Mapping[str, int], costs: Mapping[str
     if not any(cost.parameters or cost.flops or cost.seconds for cost in costs.values()):
         return None
     charts = [chart for kind in _KINDS if (chart := _chart(outcome, places, costs, kind)) is not None]
-    reasons = dict.fromkeys(f"FLOPs of {arm} are unknown: {cost.why}." for arm, cost in costs.items() if cost.why)
+    reasons: dict[str, list[str]] = {}
+    for arm, cost in costs.items():
+        if cost.why:
+            reasons.setdefault(cost.why, []).append(arm)
     sizes = {cost.size for cost in costs.values() if cost.size}
     lead = [f"FLOPs of one picture of {h} x {w} pixels, 1 multiply-accumulate = 2; late fusion is not counted." for h, w in sorted(sizes)]
+    lead += [f"FLOPs of {listed(arms)} are unknown: {why}." for why, arms in reasons.items()]
     lead.append("Latency was not measured in this study: tools/benchmark.py does that for one model.")
-    return Section("cost", "Cost", (*lead, *reasons), tuple(charts), tables=(_table(outcome, places, costs),))
+    return Section("cost", "Cost", tuple(lead), tuple(charts), tables=(_table(outcome, places, costs),))
 
 
 def _chart(outcome: Outcome, places: Mapping[str, int], costs: Mapping[str, ArmCost], kind: str) -> Chart | None:

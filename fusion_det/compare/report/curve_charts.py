@@ -57,7 +57,7 @@ class Bar:
 
 def bar_chart(groups: Sequence[tuple[str, Sequence[Bar]]], label_text: str, unit: str) -> Markup:
     """Groups of bars from 0 with intervals; the value stands at the right."""
-    head, row, gap, left, right = 18, 17, 8, 98, WIDTH - 48
+    head, row, gap, left, right = 18, 17, 8, 112, WIDTH - 48
     ends = [end for _, bars in groups for bar in bars for end in (bar.value, bar.low, bar.high)]
     limits = Scale.around([0.0, *ends], 0, 1, room=0.0)
     scale = Scale(min(limits.low, 0.0), limits.high, left, right)
@@ -70,7 +70,8 @@ def bar_chart(groups: Sequence[tuple[str, Sequence[Bar]]], label_text: str, unit
         y += head
         for bar in bars:
             parts.append(_bar(bar, scale, y, row))
-            parts.append(label(left - 6, y + 12, shortened(bar.name, 14), "tick", anchor="end", hint=bar.name))
+            parts.append(label(left - 18, y + 12, shortened(bar.name, 12), "tick", anchor="end", hint=bar.name))
+            parts.append(group(colour(bar.place), marker(bar.place, left - 9, y + 8.5, 3.6)))
             parts.append(label(WIDTH - 4, y + 12, f"{bar.value:.1f}", "tick", anchor="end"))
             y += row
         y += gap

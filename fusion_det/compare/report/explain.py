@@ -21,8 +21,8 @@ from fusion_det.evaluation.predictions import DetectionArrays, read_predictions
 from fusion_det.evaluation.truth_arrays import TruthArrays
 
 RESAMPLES = 200
-_MOST_DETECTIONS = 300_000
-"""Of all runs together: with more the intervals of the error types would take minutes, so they are left out."""
+_MOST_DETECTIONS, _MOST_RUNS = 300_000, 30
+"""In all: with more the intervals of the error types would take minutes (1 to 4 s per run here), so they are left out."""
 _TIDE_DETECTIONS = 100
 _BACKGROUND_IOU = 0.1
 
@@ -70,7 +70,8 @@ def explain(outcome: Outcome) -> Explained:
         return Explained()
     truth = TruthArrays.of(dict(outcome.ground_truth), [])
     found = {arm: [_Run.of(run, truth) for run in outcome.of_arm(arm)] for arm in outcome.comparison.arms}
-    small = sum(run.detections for runs in found.values() for run in runs) <= _MOST_DETECTIONS
+    sizes = [run.detections for runs in found.values() for run in runs]
+    small = sum(sizes) <= _MOST_DETECTIONS and len(sizes) <= _MOST_RUNS
     images, seed = outcome.comparison.images, outcome.comparison.resampling_seed
     weights = ImageResamples(images, RESAMPLES, seed).weights if small and images > 1 else None
     for runs in found.values():

@@ -76,7 +76,7 @@ def class_section(outcome: Outcome, places: Mapping[str, int]) -> Section | None
             for c in largest
         ]
         if bands:
-            drawn = forest(bands, f"Differences of {arm} per class; the numbers are in the table", unit=f"{arm}: difference in AP x 100")
+            drawn = forest(bands, f"Differences of {arm} per class; the numbers are in the table", unit="difference in AP x 100")
             left = f", the {len(bands)} largest of {len(classes)}" if len(classes) > len(bands) else ""
             charts.append(Chart(drawn, f"{arm} against {found.baseline} per class{left}."))
         tables.append(_class_table(found, arm, classes))
@@ -170,7 +170,7 @@ def error_section(outcome: Outcome, places: Mapping[str, int], explained: Explai
         (Cell(arm, arm=places[arm]), *(_change_cell(values.get(name)) for name in ("AP", *names)))
         for arm, values in explained.gain_differences.items()
     )
-    note = "" if explained.resamples else "No intervals: with so many detections they would take minutes."
+    note = "" if explained.resamples else "No intervals: with so many runs or detections they would take minutes."
     tables = (
         Table(
             columns, changes, f"Difference to {outcome.baseline}: below 0 means fewer errors of that type", "Not adjusted for their number."

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from fusion_det.compare.report.page import Page
 from fusion_det.compare.report.svg import sign
+from fusion_det.compare.report.words import SIGNS
 from fusion_det.evaluation.box_metrics import printable
 
 _MARKS = re.compile(r"([\\`*_\[\]<>|#!~&@$])")
@@ -21,7 +22,7 @@ _ADDRESS = re.compile(r"(?i)(?<=[a-z])(:)(?=//)|(?<=www)(\.)")
 def html(page: Page) -> str:
     """One file without scripts, links to elsewhere or anything to load."""
     environment = _environment(autoescape=True)
-    return environment.get_template("report.html.j2").render(page=page, sign=sign, style=Markup(_template("report.css")))
+    return environment.get_template("report.html.j2").render(page=page, sign=sign, signs=SIGNS, style=Markup(_template("report.css")))
 
 
 def markdown(page: Page) -> str:

@@ -12,9 +12,10 @@ from fusion_det.evaluation.box_metrics import printable
 
 WIDTH = 360
 """Of every chart, in its own units: about the pixels of a phone, so that texts stay readable there."""
-LETTER = 6.1
+LETTER = 7.0
 """Width of a letter at the charts' font size, about."""
-COLOURS = 7
+COLOURS = 6
+"""Besides the baseline's."""
 _SHAPES = ("circle", "square", "triangle", "diamond", "down", "plus", "cross", "bar")
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "4 2 1 2 1 2")
 
@@ -54,7 +55,7 @@ def group(kind: str, *children: Markup, hint: str | None = None) -> Markup:
 
 def colour(place: int) -> str:
     """The CSS class of the arm at ``place``; the baseline is 0."""
-    return f"a{place % COLOURS}"
+    return f"a{1 + (place - 1) % COLOURS if place else 0}"
 
 
 def marker(place: int, x: float, y: float, size: float = 4.5) -> Markup:
