@@ -40,36 +40,53 @@ def match_anchors(
     Deviations from torchvision: an object that no anchor touches (one outside the picture) rescues no anchor, there every anchor; if two
     objects have the same best anchor (``rescue="best"``), the later one gets it, there (on GPUs) whichever is written last.
     """
-    chunks = anchors.split(chunk_size(targets.labels.numel(), anchors.device), dim=-2)
-    found = [_look(chunk, targets, crowd_overlap, keep=len(chunks) == 1) for chunk in chunks]
-    best, slot, in_crowd = (torch.cat([getattr(f, name) for f in found], dim=1) for name in ("best", "slot", "in_crowd"))
+    size = chunk_size(targets.labels.numel(), anchors.device)
+    chunks = anchors.split(size, dim=-2)
+    look = _make_look(targets, anchors.shape[-2], len(chunks))
+    best, slot, in_crowd = look[:3]
+    parts = zip(*(x.split(size, dim=1) for x in look[:3]), look.top, look.top_anchor, strict=True)
+    # One chunk, the usual case, keeps its pairs; several compute them again where needed: memory is what chunks are for.
+    kept = [_look(chunk, targets, crowd_overlap, _Look(*part), keep=len(chunks) == 1) for chunk, part in zip(chunks, parts, strict=True)]
     index = torch.where(best >= positive_overlap, slot, -1)
     if rescue == "ties":
-        top = torch.stack([f.top for f in found]).amax(dim=0)
-        tied = torch.cat([_tied(look, chunk, targets, top) for look, chunk in zip(found, chunks, strict=True)], dim=1)
+        top, tied = look.top.amax(dim=0), torch.empty_like(in_crowd)
+        for ious, chunk, part in zip(kept, chunks, tied.split(size, dim=1), strict=True):
+            part.copy_(_tied(_masked_ious(chunk, targets)[0] if ious is None else ious, top))
         index = torch.where(tied, slot, index)
     elif rescue == "best":
-        forced = _forced(found, best.shape[1])
+        forced = _forced(look, size)
         index = torch.where(forced >= 0, forced, index)
     between = (best >= negative_overlap) & (best < positive_overlap)
     return assign_objects(index, between | in_crowd, targets)
 
 
 class _Look(NamedTuple):
-    """What one chunk of anchors tells."""
+    """What the chunks of anchors tell; each fills its part."""
 
     best: Tensor
-    """[B, chunk]: each anchor's largest IoU; -1 without objects."""
+    """[B, A]: each anchor's largest IoU; -1 without objects."""
     slot: Tensor
-    """[B, chunk]: the object that has it."""
+    """int64 [B, A]: the object that has it."""
     in_crowd: Tensor
-    """bool [B, chunk]."""
+    """bool [B, A]."""
     top: Tensor
-    """[B, G]: each object's largest IoU; -1 for padding."""
+    """[N, B, G]: each object's largest IoU in each of N chunks; -1 for padding."""
     top_anchor: Tensor
-    """[B, G]: the anchor of the chunk that has it."""
-    ious: Tensor | None
-    """[B, G, chunk], if kept."""
+    """int64 [N, B, G]: the anchor, counted within the chunk, that has it."""
+
+
+def _make_look(targets: Targets, count: int, chunks: int) -> _Look:
+    """Room for what ``count`` anchors tell. Made beforehand: what each chunk left behind, between its large maps, would keep the C
+    library from using their memory for the next one (450 MiB with 5,000 objects)."""
+    batch, objects = targets.labels.shape
+    values, slots = targets.boxes.new_empty, targets.labels.new_empty
+    return _Look(
+        values(batch, count),
+        slots(batch, count),
+        targets.crowd.new_empty(batch, count),
+        values(chunks, batch, objects),
+        slots(chunks, batch, objects),
+    )
 
 
 def _masked_ious(anchors: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
@@ -78,30 +95,28 @@ def _masked_ious(anchors: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
     return pair_ious(targets.boxes, anchors, intersections).masked_fill_(~targets.valid[..., None], -1), intersections
 
 
-def _look(anchors: Tensor, targets: Targets, crowd_overlap: float, *, keep: bool) -> _Look:
+def _look(anchors: Tensor, targets: Targets, crowd_overlap: float, part: _Look, *, keep: bool) -> Tensor | None:
+    """Fill the part of one chunk [A'] of anchors; the pairs' IoU [B, G, A'] if they are to be kept."""
     ious, intersections = _masked_ious(anchors, targets)
-    best, slot = ious.max(dim=1)
+    found = (*ious.max(dim=1), *ious.max(dim=2))
+    for place, value in zip((part.best, part.slot, part.top, part.top_anchor), found, strict=True):
+        place.copy_(value)
     covered = intersections.mul_(targets.crowd[..., None]).amax(dim=1)
-    top, top_anchor = ious.max(dim=2)
-    return _Look(best, slot, covered > crowd_overlap * box_area(anchors), top, top_anchor, ious if keep else None)
+    part.in_crowd.copy_(covered > crowd_overlap * box_area(anchors))
+    return ious if keep else None
 
 
-def _tied(look: _Look, anchors: Tensor, targets: Targets, top: Tensor) -> Tensor:
-    """Anchors whose overlap with some object is that object's largest, ``top`` [B, G] -> bool [B, chunk]."""
-    # One chunk, the usual case, has kept its pairs; several compute them again: memory is what chunks are for.
-    ious = look.ious if look.ious is not None else _masked_ious(anchors, targets)[0]
+def _tied(ious: Tensor, top: Tensor) -> Tensor:
+    """Anchors whose overlap [B, G, A'] with some object is that object's largest, ``top`` [B, G] -> bool [B, A']."""
     return ((ious == top[..., None]) & (top > 0)[..., None]).any(dim=1)
 
 
-def _forced(found: list[_Look], count: int) -> Tensor:
-    """Slot of the object that has each anchor as its best one, [B, A]; -1 for none."""
-    starts = [0]
-    for f in found:
-        starts.append(starts[-1] + f.best.shape[1])
-    top, chunk = torch.stack([f.top for f in found]).max(dim=0)  # [B, G]
-    anchors = torch.stack([f.top_anchor + start for f, start in zip(found, starts, strict=False)])
-    anchor = anchors.gather(0, chunk[None])[0]
+def _forced(look: _Look, size: int) -> Tensor:
+    """Slot of the object that has each anchor as its best one, [B, A]; -1 for none. ``size``: anchors of a chunk."""
+    top, chunk = look.top.max(dim=0)  # [B, G]
+    anchor = look.top_anchor.gather(0, chunk[None])[0] + chunk * size
     slots = torch.arange(top.shape[1], device=top.device).expand_as(anchor)
     # One place more than anchors takes what has none.
+    count = look.best.shape[1]
     forced = slots.new_full((top.shape[0], count + 1), -1)
     return forced.scatter_reduce(1, torch.where(top > 0, anchor, count), slots, "amax")[:, :count]
