@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
 from fusion_det.compare.intervals import Interval, bca_interval, jackknife_influence, percentile_interval
 from fusion_det.compare.resampling import seed_draws
-from fusion_det.compare.student import t_quantile
 from fusion_det.compare.two_sources import TwoSources
 
 
@@ -96,7 +96,7 @@ def estimate_of(
 
 
 def _paired_t(sources: TwoSources, confidence: float) -> Interval:
-    half = float(t_quantile((1 - confidence) / 2, sources.seeds - 1)) * (sources.seed_variance / sources.seeds) ** 0.5
+    half = -float(stdtrit(sources.seeds - 1, (1 - confidence) / 2)) * (sources.seed_variance / sources.seeds) ** 0.5
     return Interval(sources.estimate - half, sources.estimate + half, confidence)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-
-from fusion_det.compare.student import normal_quantile, normal_tail
+from scipy.special import ndtr, ndtri
 
 
 @dataclass(frozen=True)
@@ -42,13 +41,13 @@ def bca_interval(replicates: np.ndarray, estimate: float, influence: np.ndarray,
     spread = float(np.sum(influence**2))
     if not 0 < below < 1 or spread == 0:
         return percentile_interval(replicates, confidence)
-    bias = normal_quantile(below)
+    bias = float(ndtri(below))
     acceleration = float(np.sum(influence**3)) / (6 * spread**1.5)
     ends = []
     for probability in ((1 - confidence) / 2, (1 + confidence) / 2):
-        moved = bias + normal_quantile(probability)
+        moved = bias + float(ndtri(probability))
         corrected = bias + moved / (1 - acceleration * moved)
-        ends.append(float(np.quantile(replicates, 1 - float(normal_tail(corrected)))))
+        ends.append(float(np.quantile(replicates, float(ndtr(corrected)))))
     return Interval(ends[0], ends[1], confidence)
 
 

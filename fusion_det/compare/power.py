@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from scipy.special import ndtr
 
-from fusion_det.compare.student import normal_tail
 from fusion_det.compare.two_sources import critical_value
 
 _MOST_SEEDS = 1000
@@ -21,7 +21,7 @@ def detection_power(difference: float, seeds: int, seed_deviation: float, image_
     arms for a study of several.
     """
     shift = abs(difference)
-    return _expected(lambda half, total: normal_tail((half - shift) / total), seeds, seed_deviation, image_deviation, alpha)
+    return _expected(lambda half, total: ndtr((shift - half) / total), seeds, seed_deviation, image_deviation, alpha)
 
 
 def sameness_power(margin: float, seeds: int, seed_deviation: float, image_deviation: float = 0.0, *, alpha: float = 0.05) -> float:
@@ -29,7 +29,7 @@ def sameness_power(margin: float, seeds: int, seed_deviation: float, image_devia
 
     def inside(half: np.ndarray, total: float) -> np.ndarray:
         room = margin - half
-        return np.where(room > 0, 1 - 2 * normal_tail(np.maximum(room, 0) / total), 0.0)
+        return np.where(room > 0, 1 - 2 * ndtr(-np.maximum(room, 0) / total), 0.0)
 
     return _expected(inside, seeds, seed_deviation, image_deviation, alpha)
 

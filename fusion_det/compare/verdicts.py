@@ -62,7 +62,7 @@ def holm_verdicts(
 def false_discovery_adjusted(p_values: np.ndarray) -> np.ndarray:
     """Benjamini and Hochberg's (1995) adjusted p-values [n], for long lists such as classes."""
     order = np.argsort(p_values)
-    scaled = p_values[order] * len(p_values) / np.arange(1, len(p_values) + 1)
+    scaled = p_values[order] * (len(p_values) / np.arange(1, len(p_values) + 1))  # the last factor is 1, so no value gets smaller
     adjusted = np.empty(len(p_values))
     adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
     return adjusted
