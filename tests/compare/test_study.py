@@ -114,7 +114,8 @@ def test_one_arm_crashes_the_others_finish_and_the_code_tells(words, fake, tmp_p
 def kill_and_restart(words: list[str], folder: Path, kills: int, seed: int) -> int:
     """Kill the whole tool ``kills`` times, then let it finish; how often runs were started again."""
     rng = random.Random(seed)
-    for _ in range(kills):
+    for number in range(kills):
+        before = last_change(folder / "state.json")
         child = os.fork()
         if child == 0:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -122,11 +123,18 @@ def kill_and_restart(words: list[str], folder: Path, kills: int, seed: int) -> i
                 main("compare", [*words, f"folder={folder}"])
             finally:
                 os._exit(0)
-        time.sleep(rng.uniform(0.1, 0.7))
+        deadline = time.monotonic() + 30
+        while number % 5 and last_change(folder / "state.json") == before and time.monotonic() < deadline:
+            time.sleep(0.005)  # until the runner is at work; every fifth kill comes whenever it does
+        time.sleep(rng.uniform(0.0, 0.4))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     assert main("compare", [*words, f"folder={folder}"]) == 0
     return sum(state.attempts - 1 for state in StudyState(folder).jobs.values())
+
+
+def last_change(file: Path) -> int:
+    return file.stat().st_mtime_ns if file.exists() else 0
 
 
 def test_killed_and_restarted_it_gives_the_same_report(words, fake, tmp_path):
