@@ -64,9 +64,10 @@ def bar_chart(groups: Sequence[tuple[str, Sequence[Bar]]], label_text: str, unit
     bottom = sum(head + row * len(bars) + gap for _, bars in groups)
     parts = [line(scale(tick), 0, scale(tick), bottom, "grid") for tick in scale.ticks(4)]
     parts += [label(scale(tick), bottom + 14, tick_text(tick), "tick", anchor="middle") for tick in scale.ticks(4)]
+    heads: list[Markup] = []
     y = 0.0
     for title, bars in groups:
-        parts.append(label(4, y + 13, title, "name"))
+        heads.append(label(4, y + 13, title, "name halo"))
         y += head
         for bar in bars:
             parts.append(_bar(bar, scale, y, row))
@@ -76,7 +77,7 @@ def bar_chart(groups: Sequence[tuple[str, Sequence[Bar]]], label_text: str, unit
             y += row
         y += gap
     parts.append(line(scale(0), 0, scale(0), bottom, "zero"))
-    return drawing(bottom + 34, label_text, *parts, label((left + right) / 2, bottom + 29, unit, "soft", anchor="middle"))
+    return drawing(bottom + 34, label_text, *parts, *heads, label((left + right) / 2, bottom + 29, unit, "soft", anchor="middle"))
 
 
 def _bar(bar: Bar, scale: Scale, y: float, row: float) -> Markup:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion_det.compare.outcome import Outcome
+from fusion_det.compare.report.words import own_words
 from fusion_det.compare.run_record import RunRecord
 from fusion_det.config.overrides import split
 from fusion_det.errors import FusionDetError
@@ -69,7 +70,7 @@ def _write(folder: Path, settings: dict[str, str | float], numbers: dict[str, fl
 def _settings(outcome: Outcome, run: RunRecord) -> dict[str, str | float]:
     """Arm, seed, and each override by its key."""
     settings: dict[str, str | float] = {"arm": printable(run.arm), "seed": float(run.seed)}
-    for word in outcome.arms.get(run.arm, ()):
+    for word in own_words(outcome.arms).get(run.arm, ()):
         try:
             part = split(word)
         except FusionDetError:
@@ -87,4 +88,4 @@ def _numbers(run: RunRecord) -> dict[str, float]:
 
 
 def _safe(number: int, run: RunRecord) -> str:
-    return f"{number:03d}_{re.sub(r'[^A-Za-z0-9-]+', '_', run.arm)[:60]}_seed{run.seed}"
+    return f"{number:03d}_{re.sub(r'[^A-Za-z0-9-]+', '_', run.arm)[:60].strip('_')}_seed{run.seed}"

@@ -54,8 +54,8 @@ def notices(outcome: Outcome) -> list[Notice]:
                 f"No verdict on {listed(single)}: one paired seed shows what the test images do, not what another training run would give."
             )
             told.append(Notice("stop", "One seed: the noise of training is unknown", (what, "Train two seeds or more per arm.")))
-        if found.warnings:
-            told.append(Notice("warning", "Mind", found.warnings))
+        if warnings := tuple(line for line in found.warnings if not (single and line.startswith(ONE_SEED))):
+            told.append(Notice("warning", "Mind", warnings))
     grave = [d for d in outcome.fairness if d.kind == "suspicious"]
     if grave:
         keys = listed(list(dict.fromkeys(d.key for d in grave)), 6)

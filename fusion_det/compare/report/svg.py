@@ -110,7 +110,7 @@ class Scale:
         """All of ``values``, with some room at both ends."""
         finite = [value for value in values if math.isfinite(value)]
         low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
-        spare = room * (high - low) or max(abs(high) * 0.05, 1e-6)
+        spare = room * (high - low) if high > low else max(abs(high) * 0.05, 1e-6)
         return cls(low - spare, high + spare, start, end)
 
     def ticks(self, number: int = 5) -> list[float]:

@@ -9,6 +9,7 @@ from fusion_det.compare.report.page import Answer, Cell, Chart, Column, Section,
 from fusion_det.compare.report.words import (
     SIGNS,
     STYLES,
+    own_words,
     percent,
     probability,
     signed,
@@ -53,16 +54,18 @@ def _sentence(found: Comparison, arm: str) -> str:
         case "same":
             return f"{arm} is the same as {base} within ±{percent(found.margin)}: {size} ({interval}{p})."
         case "cannot tell":
-            return f"This study cannot tell whether {arm} is better than {base}: {size} ({interval}{p}). {_needed(verdict, found)}"
+            return f"This study cannot tell whether {arm} is better than {base}: {size} ({interval}{p}). {_needed(verdict, found)}".rstrip()
         case _:
             return f"No verdict on {arm}: {verdict.reason}. Seen here: {size} against {base}, which proves nothing."
 
 
 def _needed(verdict: Verdict, found: Comparison) -> str:
-    what = f"would find a difference of {percent(found.margin)}"
-    return (
-        f"{verdict.seeds_needed} seeds {what}." if verdict.seeds_needed else f"More test images are needed; more seeds alone never {what}."
-    )
+    if not found.margin:
+        return ""
+    what = f"find a difference of {percent(found.margin)}"
+    if verdict.seeds_needed:
+        return f"{verdict.seeds_needed} seeds would {what}."
+    return f"It takes more test images: more seeds alone would not {what}."
 
 
 def verdict_section(outcome: Outcome, places: dict[str, int]) -> Section | None:
@@ -95,7 +98,7 @@ def _row(outcome: Outcome, found: Comparison, arm: str, place: int) -> tuple[Cel
     paired = f"{len(difference.seeds)} paired" if difference and len(difference.seeds) != len(found.seeds[arm]) else ""
     shown = word if verdict is None else f"{SIGNS[word]} {word}"
     return (
-        Cell(arm, note=" ".join(outcome.arms.get(arm, ())), arm=place),
+        Cell(arm, note=" ".join(own_words(outcome.arms).get(arm, ())), arm=place),
         Cell(shown, style=style),
         Cell(signed(difference.estimate) if difference else ""),
         Cell(span(difference.interval) if difference else ""),

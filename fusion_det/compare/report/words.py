@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fusion_det.compare.intervals import Interval
 from fusion_det.compare.report.page import Style
@@ -31,6 +31,7 @@ GLOSSARY = (
     ("FLOPs", "Floating-point operations of one picture forward; 1 multiply-accumulate counts as 2."),
 )
 SHORT = 20
+_OF_RUNS = ("seed=", "run_dir=", "resume=")
 
 
 def percent(value: float | None, digits: int = 2) -> str:
@@ -86,3 +87,12 @@ def counted(number: int, thing: str) -> str:
 def shortened(name: str, most: int = SHORT) -> str:
     """A name that fits into a chart."""
     return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def own_words(arms: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """What makes each arm. Given runs tell the whole of their commands: what all share, and names of runs, is left out."""
+    whole = any(word.startswith(_OF_RUNS) for words in arms.values() for word in words)
+    if not whole:
+        return {arm: tuple(words) for arm, words in arms.items()}
+    shared = set.intersection(*(set(words) for words in arms.values()))
+    return {arm: tuple(word for word in words if word not in shared and not word.startswith(_OF_RUNS)) for arm, words in arms.items()}
