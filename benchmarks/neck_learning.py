@@ -1,6 +1,7 @@
 """Train every named neck with FCOS on the generated scenes, some seeds each, and put the final numbers into one table.
 
     python benchmarks/neck_learning.py --runs runs/neck_learning --out benchmarks/neck_learning.md
+    python benchmarks/neck_learning.py --runs runs/neck_learning --finished      # no training: the table of what is there
 
 Each run is `python tools/train.py neck=NECK seed=SEED`, the default recipe and budget, in a process of its own. Finished runs are kept
 and unfinished ones go on, so the script can be stopped and started again; `--jobs 2` trains two at a time with half the cores each.
@@ -44,13 +45,13 @@ class Result:
     code: int
 
 
-def train(folder: Path, neck: str, seed: int, threads: int, words: Sequence[str]) -> Result:
-    """Train one arm, or go on with it, or read what it came to."""
+def train(folder: Path, neck: str, seed: int, threads: int, words: Sequence[str], *, finished: bool) -> Result:
+    """Train one arm, or go on with it, or read what it came to; with ``finished`` only the last."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(REPOSITORY / "tools/train.py"), f"neck={neck}", f"seed={seed}", f"run_dir={folder}", "resume=auto"]
     command += [f"trainer.threads={threads}", "trainer.pictures=0", "logger.progress=false", *words]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(REPOSITORY)}
-    if (results := read(folder)) is None or not results["finished"]:
+    if ((results := read(folder)) is None or not results["finished"]) and not finished:
         with folder.with_suffix(".log").open("a") as log:
             code = subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log, check=False).returncode
         results = read(folder)
@@ -100,6 +101,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs/neck_learning"))
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--finished", action="store_true", help="train nothing: the table of the runs that are finished")
     parser.add_argument("words", nargs="*", help="further overrides of every run, after --")
     arguments = parser.parse_args()
     threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
@@ -113,7 +115,7 @@ def main() -> None:
     def run(arm: tuple[str, int]) -> Result:
         begin = time.perf_counter()
         folder = arguments.runs.resolve() / f"{arm[0]}-{arm[1]}"
-        result = train(folder, *arm, threads, arguments.words)
+        result = train(folder, *arm, threads, arguments.words, finished=arguments.finished)
         print(f"{arm[0]} seed {arm[1]}: AP {result.ap}, exit {result.code}, {time.perf_counter() - begin:.0f} s", flush=True)
         return result
 

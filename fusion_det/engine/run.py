@@ -208,9 +208,7 @@ class Run:
             results = collect_predictions(
                 model, self.val_batches, category_ids=list(index.category_ids), device=self.device, precision=self.precision, on_batch=watch
             )
-        metrics = score_predictions(
-            index, results, max_detections=self.settings.eval.max_detections, backend=self.settings.eval.backend
-        )
+        metrics = score_predictions(index, results, max_detections=self.settings.eval.max_detections, backend=self.settings.eval.backend)
         self.metrics, self.evaluated = metrics, self.trainer.epoch
         write_predictions(self.folder / "predictions.json", results)
         seconds = time.perf_counter() - start
