@@ -22,7 +22,7 @@ type: ## mypy
 	$(PYTHON) -m mypy
 
 test: ## the quick tests
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n auto
 
 slow: ## the tests marked slow
 	$(PYTHON) -m pytest -m slow || [ $$? -eq 5 ] # 5: no test is marked slow
