@@ -154,7 +154,7 @@ def main() -> None:
     lines += study_times(tables, 2000, options.threads)
     load, memory = os.getloadavg()[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     lines += [
-        f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, load {load:.1f} (mostly other work); Python "
+        f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, load {load:.1f}; Python "
         f"{platform.python_version()}, NumPy {np.__version__}; {options.threads} threads; peak memory of the process {memory:.1f} GB.",
         "",
         FOOTER,
@@ -173,8 +173,7 @@ in full from cached matches. Wanted: 2,000 replicates of a study of 6 runs in at
 hotcoco.compare's time.
 """
 
-FOOTER = """The wall-clock times were taken while other work ran on the same cores; process CPU time is the measure here. On idle
-cores two threads should take about half the CPU time as wall-clock time (an estimate, not measured).
+FOOTER = """A hundred replicates are too few for two threads to share: ours run on one core there, hotcoco's on two.
 
 hotcoco 1.3.0 counts an image that was drawn several times only once: its replicates hold about 63 % of the images, each once, and its
 standard errors are about 0.77 of a bootstrap's (see `tests/compare/test_hotcoco.py`, which reproduces its intervals that way). The work of
