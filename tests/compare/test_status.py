@@ -82,11 +82,15 @@ def test_a_terminal_gets_the_table_redrawn_in_place(plan, monkeypatch):
 
 
 def test_a_closed_pipe_does_not_end_a_study(plan):
+    tried = []
+
     class Closed(io.StringIO):
         def write(self, text: str) -> int:
+            tried.append(text)
             raise BrokenPipeError
 
     StatusTable(plan, half_way(plan), Closed(), slots=1).event(plan.jobs[0], JobState("running"))
+    assert tried
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (91, "2 min"), (5399, "90 min"), (7200, "2.0 h")])
