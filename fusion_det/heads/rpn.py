@@ -13,6 +13,7 @@ from fusion_det.config.types import UnitInterval
 from fusion_det.heads.anchors import AnchorGrid, Anchors, anchor_cells
 from fusion_det.heads.box_coder import BoxCoder
 from fusion_det.heads.dense import flatten_anchors, init_normal, shared_width
+from fusion_det.heads.first_stage import AnchorStage
 from fusion_det.heads.proposal_lesson import draw_lesson, proposal_losses
 from fusion_det.heads.proposals import Proposals, propose
 from fusion_det.heads.random_sampling import take_rows
@@ -20,7 +21,7 @@ from fusion_det.heads.roi_levels import choose_levels
 from fusion_det.structures import LevelSpec, Targets
 
 
-class RPN(nn.Module):
+class RPN(AnchorStage):
     """Region proposal network (Ren, He, Girshick, Sun; NeurIPS 2015, arXiv 1506.01497) on one level or, shared, on several (Lin et al.,
     *Feature Pyramid Networks*, CVPR 2017, arXiv 1612.03144, section 4.1).
 
@@ -104,16 +105,6 @@ class RPN(nn.Module):
         lesson = self.draw_lesson(anchors.boxes, targets)
         logits, deltas = logits.gather(1, lesson.column), take_rows(deltas, lesson.column)
         return proposal_losses(logits, deltas, lesson, self.coder, smooth_l1_beta=self.smooth_l1_beta)
-
-    def learn(self, features: Sequence[Tensor], targets: Targets, limits: Tensor) -> tuple[dict[str, Tensor], Proposals]:
-        """The losses, and proposals for the second stage to learn from, clipped to ``limits`` [1, 1, 4]."""
-        logits, deltas, anchors = self(features)
-        return self.losses(logits, deltas, anchors, targets), self.propose(logits, deltas, anchors, limits, training=True)
-
-    def find(self, features: Sequence[Tensor], limits: Tensor) -> Proposals:
-        """Proposals of each picture, clipped to ``limits`` [B, 1, 4]."""
-        logits, deltas, anchors = self(features)
-        return self.propose(logits, deltas, anchors, limits, training=False)
 
 
 def _sizes(levels: Sequence[LevelSpec], given: list[list[float]] | None, scales: Sequence[float]) -> list[list[float]]:

@@ -13,6 +13,7 @@ from fusion_det.config.types import UnitInterval
 from fusion_det.heads.anchors import AnchorGrid, Anchors
 from fusion_det.heads.box_coder import BoxCoder
 from fusion_det.heads.dense import flatten_levels
+from fusion_det.heads.first_stage import AnchorStage
 from fusion_det.heads.matching import match_anchors
 from fusion_det.heads.proposals import Proposals, propose
 from fusion_det.heads.template_losses import Branches, Sampling, branch_losses
@@ -20,7 +21,7 @@ from fusion_det.heads.templates import Template, make_templates
 from fusion_det.structures import LevelSpec, Targets
 
 
-class TemplateProposals(nn.Module):
+class TemplateProposals(AnchorStage):
     """Proposal sub-network of MS-CNN (Cai, Fan, Feris, Vasconcelos; ECCV 2016, arXiv 1607.07155, section 3); it takes the place of
     :class:`.rpn.RPN`.
 
@@ -114,16 +115,6 @@ class TemplateProposals(nn.Module):
             sampling=self.sampling, per_positive=self.negatives_per_positive, least=self.least_negatives,
         )  # fmt: skip
         return {"loss_rpn_cls": class_loss, "loss_rpn_box": self.box_loss_weight * box_loss}
-
-    def learn(self, features: Sequence[Tensor], targets: Targets, limits: Tensor) -> tuple[dict[str, Tensor], Proposals]:
-        """The losses, and proposals for the second stage to learn from, clipped to ``limits`` [1, 1, 4]."""
-        logits, deltas, anchors = self(features)
-        return self.losses(logits, deltas, anchors, targets), self.propose(logits, deltas, anchors, limits, training=True)
-
-    def find(self, features: Sequence[Tensor], limits: Tensor) -> Proposals:
-        """Proposals of each picture, clipped to ``limits`` [B, 1, 4]."""
-        logits, deltas, anchors = self(features)
-        return self.propose(logits, deltas, anchors, limits, training=False)
 
     def propose(self, logits: Tensor, deltas: Tensor, anchors: Anchors, limits: Tensor, *, training: bool) -> Proposals:
         """Proposals of a batch with the index of the level whose template found each, clipped to ``limits`` [B, 1, 4] or [1, 1, 4]."""
