@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fusion_det.config.files import write_atomic
 from fusion_det.config.instantiate import TARGET, build, resolve
@@ -24,6 +24,7 @@ from fusion_det.structures import LevelSpec, check_levels
 logger = logging.getLogger(__name__)
 
 PARTS = ("backbone", "neck", "head")
+"""Children of every detector."""
 NO_WEIGHTS = {"pretrained": False, "weights": None}
 """The keys by which a backbone or a part of the head may name weights to start from, with the values that mean none."""
 
@@ -49,6 +50,11 @@ def build_detector(cfg: Mapping[str, Any], num_classes: int, *, seed: int, load_
     with _component(seed, "late_fusion"):
         late_fusion = build(cfg["late_fusion"])
     return Detector(backbone, neck, head, late_fusion, mean=mean, std=std)
+
+
+def only_parts(state: Mapping[str, Tensor], parts: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors of a detector's state dict that belong to these of its children."""
+    return {name: tensor for name, tensor in state.items() if name.partition(".")[0] in parts}
 
 
 def _without_weights(node: Any) -> Any:

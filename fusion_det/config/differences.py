@@ -13,6 +13,7 @@ FREE_KEYS = (
     "run_dir",
     "resume",
     "init_from",
+    "init_parts",
     "device",
     "eval",
     "logger",

@@ -20,6 +20,7 @@ RunName = Annotated[
     Meaning("a folder name: a letter or digit, then letters, digits, . _ + -"),
 ]
 Workers = NonNegativeInt | Literal["auto"]
+Part = Literal["backbone", "neck", "head"]
 Metric = Literal["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 Expectations = Annotated[
     dict[Metric, Annotated[tuple[UnitInterval, NonNegativeFloat], Strict(False)]],
@@ -119,6 +120,8 @@ class TrainConfig(Settings):
     """auto: go on with the newest unfinished run of this name; or a run folder or checkpoint."""
     init_from: str | None = None
     """Checkpoint whose weights to start from, or torchvision:MODEL, torchvision:MODEL:FILE (docs/parity.md)."""
+    init_parts: Annotated[list[Part], Field(min_length=1)] = ["backbone", "neck", "head"]
+    """Parts of the detector that start from init_from; the others start anew."""
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""
     trainer: TrainerSettings = TrainerSettings()

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import get_model_weights
 
 from fusion_det.backbones.state_file import read_tensors
+from fusion_det.build import PARTS, only_parts
 from fusion_det.convert.class_rows import ClassRows, match_classes, take_rows
 from fusion_det.convert.load_report import LoadReport
 from fusion_det.convert.torchvision_models import MODELS, PREFIX, TorchvisionModel, split_source
@@ -28,12 +29,20 @@ BOX_PARTS = ("box_deltas", "box_distances")
 DEFAULT_EPS = 1e-5
 
 
-def load_torchvision(model: nn.Module, source: str, *, class_names: Sequence[str] | None = None, where: str = "init_from") -> LoadReport:
+def load_torchvision(
+    model: nn.Module,
+    source: str,
+    *,
+    parts: Sequence[str] = PARTS,
+    class_names: Sequence[str] | None = None,
+    where: str = "init_from",
+) -> LoadReport:
     """Copy the weights that ``source`` names into the detector ``model``, and tell (also the log) what became of each tensor.
 
     ``source``: ``torchvision:MODEL`` is the published file in torch's cache, ``torchvision:MODEL:FILE`` a file of the same model, such
     as one's own training with torchvision. Nothing is downloaded. Whatever fits by name and shape is taken, so a detector with another
-    neck or head starts from the parts it shares. ``class_names`` choose the classes of the classifier, see ``class_rows.py``.
+    neck or head starts from the parts it shares; ``parts`` names the children of the detector that take any. ``class_names`` choose
+    the classes of the classifier, see ``class_rows.py``.
     ``ConfigError`` for an unknown model or absent file, ``CheckpointError`` for one that is damaged or of which nothing fits.
     """
     name, path = find_file(source, where=where)
@@ -42,7 +51,7 @@ def load_torchvision(model: nn.Module, source: str, *, class_names: Sequence[str
     found = read_tensors(path, named, mend)
     eps = described.norm_eps if path.name == described.file else DEFAULT_EPS
     try:
-        report = load_state(model, name, found, class_names=class_names, norm_eps=eps)
+        report = load_state(model, name, found, parts=parts, class_names=class_names, norm_eps=eps)
     except ValueError as error:
         raise CheckpointError(str(error), where=named, mend=mend) from error
     logger.info("%s: %d tensors of %s", named, len(report.matched), path)
@@ -52,16 +61,22 @@ def load_torchvision(model: nn.Module, source: str, *, class_names: Sequence[str
 
 
 def load_state(
-    model: nn.Module, name: str, found: Mapping[str, Tensor], *, class_names: Sequence[str] | None = None, norm_eps: float = DEFAULT_EPS
+    model: nn.Module,
+    name: str,
+    found: Mapping[str, Tensor],
+    *,
+    parts: Sequence[str] = PARTS,
+    class_names: Sequence[str] | None = None,
+    norm_eps: float = DEFAULT_EPS,
 ) -> LoadReport:
     """As :func:`load_torchvision`, from a state dict of torchvision's detector ``name``.
 
     ``norm_eps``: what its BatchNorms add to variances. ``ValueError`` for tensors that this detector does not have, and if nothing fits.
     """
     described = MODELS[name]
-    renamed = rename(found, described.rules)
+    renamed = only_parts(rename(found, described.rules), parts)
     categories = get_model_weights(name).DEFAULT.meta["categories"]
-    state, report = _fit(renamed, model, described, norm_eps, class_names=class_names, categories=categories)
+    state, report = _fit(renamed, model, described, norm_eps, parts=parts, class_names=class_names, categories=categories)
     if not report.matched:
         hint = f"; the same one is {described.words}" if described.words else ""
         raise ValueError(f"none of the tensors of torchvision's {name} fits this model{hint}")
@@ -89,11 +104,12 @@ def _fit(
     described: TorchvisionModel,
     eps: float,
     *,
+    parts: Sequence[str],
     class_names: Sequence[str] | None,
     categories: Sequence[str],
 ) -> tuple[dict[str, Tensor], LoadReport]:
     """The tensors to load, and the report on all of them; ``renamed`` has our names."""
-    own, report, state = model.state_dict(), LoadReport(), {}
+    own, report, state = only_parts(model.state_dict(), parts), LoadReport(), {}
     prefix = "backbone.net." if any(name.startswith("backbone.net.") for name in own) else "backbone."
     candidates = {prefix + name[9:] if name.startswith("backbone.") else name: value for name, value in renamed.items()}
     candidates |= _choose_classes(candidates, own, report, described, class_names, categories)

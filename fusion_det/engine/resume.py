@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fusion_det.build import PARTS, only_parts
 from fusion_det.config.differences import FREE_KEYS, differing
 from fusion_det.convert.torchvision_models import PREFIX
 from fusion_det.engine.checkpoint import load_checkpoint
@@ -46,8 +47,11 @@ def check_source(init_from: str) -> None:
         find_file(init_from, where="init_from")
 
 
-def initialise_from(path: str | Path, model: nn.Module, *, class_names: Sequence[str] | None = None) -> None:
+def initialise_from(path: str | Path, model: nn.Module, *, parts: Sequence[str] = PARTS, class_names: Sequence[str] | None = None) -> None:
     """Take over every tensor of a fusion_det checkpoint (averaged weights first) whose name and shape fit; log what did not.
+
+    ``parts``: which children of the detector take tensors, and are spoken of in the log. Two detectors that differ in their neck
+    start from equal terms with the other parts only.
 
     ``torchvision:MODEL`` and ``torchvision:MODEL:FILE`` are weights of torchvision's detectors, whose classes are chosen by
     ``class_names``. Raises ``CheckpointError`` if nothing fits.
@@ -55,14 +59,14 @@ def initialise_from(path: str | Path, model: nn.Module, *, class_names: Sequence
     if str(path).startswith(PREFIX):
         from fusion_det.convert.torchvision_weights import load_torchvision  # slow to import, seldom used
 
-        load_torchvision(model, str(path), class_names=class_names)
+        load_torchvision(model, str(path), parts=parts, class_names=class_names)
         return
     state = load_checkpoint(path)
-    source: dict[str, Tensor] = state["ema"] or state["model"]
-    own = model.state_dict()
+    source: dict[str, Tensor] = only_parts(state["ema"] or state["model"], parts)
+    own = only_parts(model.state_dict(), parts)
     fitting = {key: value for key, value in source.items() if key in own and own[key].shape == value.shape}
     if not fitting:
-        raise CheckpointError("none of its tensors fits this model", where=str(path), mend="check backbone=, neck= and head=")
+        raise CheckpointError("none of its tensors fits this model", where=str(path), mend="check backbone=, neck=, head= and init_parts=")
     model.load_state_dict(fitting, strict=False)
     reshaped = [key for key, value in source.items() if key in own and own[key].shape != value.shape]
     missing = [key for key in own if key not in source]

@@ -115,7 +115,7 @@ class Run:
         settings, options = self.settings, self.settings.trainer
         model = build_detector(settings.plain(), len(self.source.train.categories), seed=settings.seed)
         if settings.init_from is not None and settings.resume is None:
-            initialise_from(settings.init_from, model, class_names=self.source.train.class_names)
+            initialise_from(settings.init_from, model, parts=settings.init_parts, class_names=self.source.train.class_names)
         model.to(self.device)
         if options.channels_last:
             model.channels_last()

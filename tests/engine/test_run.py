@@ -10,8 +10,10 @@ import pytest
 import torch
 
 import fusion_det
+from fusion_det.build import build_detector
 from fusion_det.engine import run as run_module
 from fusion_det.engine.checkpoint import load_checkpoint, save_checkpoint
+from fusion_det.engine.resume import initialise_from
 from fusion_det.engine.run import train
 from fusion_det.engine.signals import Interrupted, StopRequest
 from fusion_det.engine.trainer import Trainer
@@ -181,6 +183,20 @@ def test_init_from_takes_what_fits(uninterrupted, make_settings, tmp_path, caplo
         train(make_settings("tuned", f"init_from={uninterrupted[0] / 'best.pt'}", "head.num_convs=2", "trainer.epochs=1"), [])
     assert "tensors taken" in caplog.text
     assert "missing in the file" in caplog.text
+
+
+def test_init_from_can_spare_parts(uninterrupted, make_settings):
+    source = uninterrupted[0] / "best.pt"
+    state = load_checkpoint(source)
+    given = state["ema"] or state["model"]
+    settings = make_settings("parts", f"init_from={source}", "init_parts=[backbone,head]")
+    model = build_detector(settings.plain(), len(state["class_names"]), seed=5)
+    fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    initialise_from(source, model, parts=settings.init_parts)
+    for name, tensor in model.state_dict().items():
+        expected = fresh if name.startswith("neck.") else given
+        assert torch.equal(tensor, expected[name]), name
+    assert any(not torch.equal(fresh[name], given[name]) for name in fresh if name.startswith("neck."))
 
 
 def test_non_finite_loss_names_step_term_and_images(make_settings, monkeypatch, tmp_path):
