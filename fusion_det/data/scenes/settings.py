@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fusion_det.errors import ConfigError, raise_all
 
@@ -48,6 +48,7 @@ class SceneSettings:
     cross_size: tuple[int, int]
     cue_size: tuple[int, int]
     cue_distance: tuple[int, int]
+    cue_law: Literal["area", "log"]
     cues: int
     scale_size: tuple[int, int]
     precision_size: tuple[int, int]

@@ -1,0 +1,235 @@
+"""Which mechanism has a neck? Train arms on generated scenes, five seeds each, and judge one contrast after the other with intervals.
+
+    python benchmarks/scenes_contrasts.py --runs runs/contrasts --jobs 2 --out benchmarks/scenes_contrasts.md
+    python benchmarks/scenes_contrasts.py --runs runs/contrasts --finished       # no training: the tables of what is there
+
+Two studies. `levels`: scenes without crosses, five epochs; what a neck loses that leaves fine or deep levels out. `context`: crosses told by
+a disk 24 to 130 px away. Nobody learns that from nothing in minutes, so every run takes the same two lessons: first near cues only, then
+all distances, starting from its own weights. Finished runs are kept, the script can be stopped and started again.
+
+Each question is asked of a part of the validation set: some classes, crosses within a band of cue distances, boxes within a band of sizes.
+Boxes of these classes outside the band become crowd regions, which COCO's rules ignore. Differences, intervals (seeds and images) and
+verdicts are `fusion_det.compare`'s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fusion_det.compare.comparison import compare_study
+from fusion_det.compare.results import Comparison
+from fusion_det.compare.study import Study
+from fusion_det.evaluation.array_metrics import match
+from fusion_det.evaluation.predictions import DetectionArrays
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+GATHER = (
+    "neck=fpn_bn fusion=concat neck.topology._target_=fusion_det.necks.topologies.gather.gather ~neck.topology.smooth_deepest "
+    "+neck.topology.stride=null +neck.topology.spread=true +neck.topology.coarser=0 +neck.topology.embed=none"
+)
+IRNN = "neck.context={_target_:fusion_det.necks.context.irnn.IRNN,rounds:2,hidden:null,recurrence:identity}"
+ARMS = {
+    "levels": {
+        "single C5": "neck=single block=conv_bn neck.topology.spread=true",
+        "single C3": "neck=single block=conv_bn neck.topology.spread=true neck.topology.stride=8",
+        "none": "neck=none block=conv_bn",
+        "fpn": "neck=fpn_bn",
+    },
+    "context": {
+        "none": "neck=none block=conv_bn",
+        "fpn": "neck=fpn_bn",
+        "pafpn": "neck=pafpn block=conv_bn",
+        "bifpn": "neck=bifpn",
+        "gather": f"{GATHER} +neck.topology.context=false",
+        "gather + IRNN": f"{GATHER} +neck.topology.context=true {IRNN}",
+        "fpn concat": "neck=fpn_bn fusion=concat",
+        "fpn aff": "neck=fpn_bn fusion=aff",
+        "fpn cross_attention": "neck=fpn_bn fusion=cross_attention",
+    },
+}
+LESSONS = {
+    "levels": [("mixed", "data=scenes data.context=0 trainer.epochs=5")],
+    "context": [
+        ("near", "data=scenes_context data.cue_distance=[24,40] trainer.epochs=4"),
+        ("wide", "data=scenes_context data.cue_distance=[24,130] trainer.epochs=2"),
+    ],
+}
+"""By study, the trainings of each run, one from the weights of the one before; the last is judged."""
+COMMON = "trainer.pictures=0 logger.progress=false logger.tensorboard=false trainer.eval_every=1"
+WIDE = (0.0, float("inf"))
+BANDS = ((24, 44), (44, 56), (56, 68), (68, 90), (90, 110), (110, 131))
+
+
+@dataclass(frozen=True)
+class Part:
+    """What of the validation set a question is about."""
+
+    name: str
+    factors: tuple[str, ...]
+    distance: tuple[float, float] = WIDE
+    """Of a cross from its cue, px, the upper end excluded."""
+    side: tuple[float, float] = WIDE
+    """Square root of the box's area, px, the upper end excluded."""
+
+    def holds(self, annotation: dict[str, Any]) -> bool:
+        side = (annotation["bbox"][2] * annotation["bbox"][3]) ** 0.5
+        return self.side[0] <= side < self.side[1] and self.distance[0] <= annotation.get("cue_distance", 0.0) < self.distance[1]
+
+    def of(self, truth: dict[str, Any]) -> dict[str, Any]:
+        """The COCO dict with the classes of this part; boxes outside its bands are crowd regions."""
+        categories = [category for category in truth["categories"] if category["supercategory"] in self.factors]
+        kept = {category["id"] for category in categories}
+        boxes = [
+            row if self.holds(row) else {**row, "iscrowd": 1, "segmentation": {"size": [0, 0], "counts": []}}
+            for row in truth["annotations"]
+            if row["category_id"] in kept
+        ]
+        return {**truth, "categories": categories, "annotations": boxes}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One contrast: every arm against the baseline on one part."""
+
+    study: str
+    baseline: str
+    arms: tuple[str, ...]
+    part: Part
+    metric: str = "AP"
+
+
+SMALL, LARGE = (0.0, 16.0), (48.0, float("inf"))
+OPERATORS = ("fpn concat", "fpn aff", "fpn cross_attention")
+TOPOLOGIES = ("fpn", "pafpn", "bifpn", "gather", "gather + IRNN")
+QUESTIONS = {
+    "1. Scale: one level against several": [
+        Question("levels", "single C5", ("none", "fpn"), Part("boxes under 16 px", ("plain", "detail", "scale", "precision"), side=SMALL)),
+        Question("levels", "single C3", ("none", "fpn"), Part("boxes of 48 px and more", ("plain", "scale", "precision"), side=LARGE)),
+    ],
+    "2. Far context: topologies against none": [
+        Question("context", "none", TOPOLOGIES, Part(f"crosses, cue {low}-{high - 1} px away", ("context",), distance=(low, high)), "AP50")
+        for low, high in BANDS
+    ],
+    "3. Operators in one FPN against addition": [
+        Question("context", "fpn", OPERATORS, Part("crosses, cue 24-67 px away", ("context",), distance=(24, 68)), "AP50"),
+        Question("context", "fpn", OPERATORS, Part("crosses, cue 68 px away or more", ("context",), distance=(68, 131)), "AP50"),
+        Question("context", "fpn", OPERATORS, Part("plain objects", ("plain",))),
+    ],
+    "4. Detail and precision: the deepest level against any neck that reaches stride 8": [
+        Question("levels", "single C5", ("single C3", "none", "fpn"), Part("detail", ("detail",))),
+        Question("levels", "single C5", ("single C3", "none", "fpn"), Part("precision", ("precision",))),
+    ],
+}
+
+
+def train(runs: Path, study: str, arm: str, seed: int, threads: int, words: Sequence[str]) -> str:
+    """Take a run through its lessons, as far as they are not finished; one line on how it ended."""
+    name = f"{study}/{arm.replace(' + ', '_').replace(' ', '_')}-{seed}"
+    start: list[str] = []
+    for lesson, overrides in LESSONS[study]:
+        folder = runs / f"{name}-{lesson}"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if not finished(folder):
+            command = [sys.executable, str(REPOSITORY / "tools/train.py"), *ARMS[study][arm].split(), *overrides.split(), *COMMON.split()]
+            command += [f"seed={seed}", f"run_dir={folder}", "resume=auto", f"trainer.threads={threads}", *start, *words]
+            environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(REPOSITORY)}
+            with folder.with_suffix(".log").open("a") as log:
+                code = subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log, check=False).returncode
+            if code or not finished(folder):
+                return f"{name}-{lesson}: exit code {code}"
+        start = [f"init_from={folder / 'last.pt'}"]
+    return f"{name}: done"
+
+
+def finished(folder: Path) -> bool:
+    path = folder / "results.json"
+    return path.is_file() and json.loads(path.read_text())["finished"]
+
+
+def judged(runs: Path, study: str, arm: str) -> dict[str, Path]:
+    """By seed, the folders that count."""
+    lesson = LESSONS[study][-1][0]
+    start = f"{arm.replace(' + ', '_').replace(' ', '_')}-"
+    found = {path.name.removeprefix(start).removesuffix(f"-{lesson}"): path for path in (runs / study).glob(f"{start}*-{lesson}")}
+    return {seed: path for seed, path in sorted(found.items()) if seed.isdigit() and finished(path)}
+
+
+def answer(runs: Path, question: Question) -> Comparison:
+    """The comparison that a question asks for; the seeds that all its arms have."""
+    arms = (question.baseline, *question.arms)
+    folders = {arm: judged(runs, question.study, arm) for arm in arms}
+    seeds = sorted(set.intersection(*(set(found) for found in folders.values())))
+    truth = question.part.of(validation_set(next(iter(folders[question.baseline].values()))))
+    known = {category["id"] for category in truth["categories"]}
+    tables = {arm: {seed: match(truth, detections(folders[arm][seed], known)) for seed in seeds} for arm in arms}
+    return compare_study(Study(tables, question.baseline), metrics=("AP", "AP50"), primary=question.metric, classes=False)
+
+
+def validation_set(folder: Path) -> dict[str, Any]:
+    """The annotations that a run was evaluated on."""
+    start = json.loads((folder / "start.json").read_text())
+    return json.loads(Path(start["annotations"]).read_text())
+
+
+def detections(folder: Path, categories: Iterable[int]) -> DetectionArrays:
+    rows = json.loads((folder / "predictions.json").read_text())
+    kept = set(categories)
+    return DetectionArrays.from_results([row for row in rows if row["category_id"] in kept])
+
+
+def rows_of(question: Question, found: Comparison) -> list[str]:
+    """A row per arm: its number, the baseline's, the difference with its interval, the verdict."""
+    base = found.arms[question.baseline][question.metric]
+    assert base is not None
+    lines = []
+    for arm in question.arms:
+        own, difference, verdict = found.arms[arm][question.metric], found.differences[arm][question.metric], found.verdicts[arm]
+        assert own is not None and difference is not None
+        low, high = 100 * verdict.interval.low, 100 * verdict.interval.high
+        lines.append(
+            f"| {question.part.name} | {question.metric} | {question.baseline} {100 * base.estimate:.1f} | {arm} {100 * own.estimate:.1f} "
+            f"| {100 * difference.estimate:+.1f} [{low:+.1f}, {high:+.1f}] | {verdict.word} | {len(difference.seeds)} |"
+        )
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--studies", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--runs", type=Path, default=Path("runs/contrasts"))
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--finished", action="store_true", help="train nothing: the tables of the runs that are finished")
+    parser.add_argument("words", nargs="*", help="further overrides of every run, after --")
+    arguments = parser.parse_args()
+    runs, threads = arguments.runs.resolve(), max(1, (os.cpu_count() or 1) // arguments.jobs)
+    wanted = [(study, arm, seed) for seed in arguments.seeds for study in arguments.studies for arm in ARMS[study]]
+    if not arguments.finished:
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            for line in pool.map(lambda run: train(runs, *run, threads, arguments.words), wanted):
+                print(line, flush=True)
+    text = "\n".join(line for title, questions in QUESTIONS.items() for line in section(runs, title, questions, arguments.studies))
+    print(text)
+    if arguments.out:
+        arguments.out.write_text(text + "\n")
+
+
+def section(runs: Path, title: str, questions: Sequence[Question], studies: Sequence[str]) -> list[str]:
+    """The table of one contrast; nothing if its study was left out."""
+    asked = [question for question in questions if question.study in studies]
+    head = [f"## {title}", "", "| of what | metric | baseline | arm | difference [interval] | verdict | seeds |", "|---" * 7 + "|"]
+    return [*head, *(row for question in asked for row in rows_of(question, answer(runs, question))), ""] if asked else []
+
+
+if __name__ == "__main__":
+    main()
