@@ -3,8 +3,8 @@
     python benchmarks/scenes_contrasts.py --runs runs/contrasts --jobs 2 --out benchmarks/scenes_contrasts.md
     python benchmarks/scenes_contrasts.py --runs runs/contrasts --finished       # no training: the tables of what is there
 
-Two studies. `levels`: scenes without crosses, five epochs; what a neck loses that leaves fine or deep levels out. `context`: crosses told by
-a disk 24 to 130 px away. Nobody learns that from nothing in minutes, so every run takes the same two lessons: first near cues only, then
+Two studies. `levels`: scenes without crosses, five epochs; what a neck loses that leaves fine or deep levels out. `context`: crosses told
+by a disk 24 to 130 px away. Nobody learns that from nothing in minutes, so every run takes the same two lessons: first near cues only, then
 all distances, starting from its own weights. Finished runs are kept, the script can be stopped and started again.
 
 Each question is asked of a part of the validation set: some classes, crosses within a band of cue distances, boxes within a band of sizes.
@@ -25,9 +25,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from fusion_det import load
+from fusion_det.analysis.level_ablation import ablated_detections
 from fusion_det.compare.comparison import compare_study
 from fusion_det.compare.results import Comparison
 from fusion_det.compare.study import Study
+from fusion_det.data.buckets import make_buckets
+from fusion_det.data.coco_index import read_index
+from fusion_det.data.dataset import DetectionDataset
+from fusion_det.data.loader import eval_loader
 from fusion_det.evaluation.array_metrics import match
 from fusion_det.evaluation.predictions import DetectionArrays
 
@@ -107,13 +115,14 @@ class Question:
     metric: str = "AP"
 
 
+FLAT = ("plain", "detail", "scale", "precision")
 SMALL, LARGE = (0.0, 16.0), (48.0, float("inf"))
 OPERATORS = ("fpn concat", "fpn aff", "fpn cross_attention")
 TOPOLOGIES = ("fpn", "pafpn", "bifpn", "gather", "gather + IRNN")
 QUESTIONS = {
     "1. Scale: one level against several": [
-        Question("levels", "single C5", ("none", "fpn"), Part("boxes under 16 px", ("plain", "detail", "scale", "precision"), side=SMALL)),
-        Question("levels", "single C3", ("none", "fpn"), Part("boxes of 48 px and more", ("plain", "scale", "precision"), side=LARGE)),
+        Question("levels", "single C5", ("none", "fpn"), Part("boxes under 16 px", FLAT, side=SMALL)),
+        Question("levels", "single C3", ("none", "fpn"), Part("boxes of 48 px and more", FLAT, side=LARGE)),
     ],
     "2. Far context: topologies against none": [
         Question("context", "none", TOPOLOGIES, Part(f"crosses, cue {low}-{high - 1} px away", ("context",), distance=(low, high)), "AP50")
@@ -129,9 +138,22 @@ QUESTIONS = {
         Question("levels", "single C5", ("single C3", "none", "fpn"), Part("precision", ("precision",))),
     ],
 }
+ABLATED = {
+    "levels": {
+        "fpn": (Part("boxes under 16 px", FLAT, side=SMALL), Part("detail", ("detail",)), Part("boxes of 48 px and more", FLAT, side=LARGE))
+    },
+    "context": {
+        neck: (
+            Part("crosses, cue 24-67 px away", ("context",), distance=(24, 68)),
+            Part("crosses, cue 68 px away or more", ("context",), distance=(68, 131)),
+            Part("plain objects", ("plain",)),
+        )
+        for neck in ("fpn", "gather")
+    },
+}
 
 
-def train(runs: Path, study: str, arm: str, seed: int, threads: int, words: Sequence[str]) -> str:
+def train(runs: Path, study: str, arm: str, seed: int, *, threads: int, words: Sequence[str]) -> str:
     """Take a run through its lessons, as far as they are not finished; one line on how it ended."""
     name = f"{study}/{arm.replace(' + ', '_').replace(' ', '_')}-{seed}"
     start: list[str] = []
@@ -186,6 +208,45 @@ def detections(folder: Path, categories: Iterable[int]) -> DetectionArrays:
     return DetectionArrays.from_results([row for row in rows if row["category_id"] in kept])
 
 
+def ablation(runs: Path, studies: Sequence[str]) -> list[str]:
+    """The table of the fifth contrast: trained detectors whose neck sees the mean of a backbone level in its place."""
+    lines = ["## 5. Trained detectors, one backbone level replaced by its mean", ""]
+    lines += ["| neck | of what | metric | all levels | replaced | difference [interval] | verdict | seeds |", "|---" * 8 + "|"]
+    for study, necks in ABLATED.items():
+        if study not in studies:
+            continue
+        for neck, parts in necks.items():
+            folders = judged(runs, study, neck)
+            truth = validation_set(next(iter(folders.values())))
+            found = {seed: replaced(folder) for seed, folder in folders.items()}
+            for part in parts:
+                reduced = part.of(truth)
+                known = [category["id"] for category in reduced["categories"]]
+                names = list(next(iter(found.values())))
+                tables = {name: {seed: match(reduced, of_classes(found[seed][name], known)) for seed in found} for name in names}
+                asked = Question(study, names[0], tuple(names[1:]), part, "AP50" if study == "context" else "AP")
+                compared = compare_study(Study(tables, names[0]), metrics=("AP", "AP50"), primary=asked.metric, classes=False)
+                lines += [f"| {neck} {row}" for row in rows_of(asked, compared)]
+    return [*lines, ""]
+
+
+def replaced(folder: Path) -> dict[str, DetectionArrays]:
+    """Detections of a trained run with each level of its backbone replaced in turn; as they are first."""
+    detector = load(folder / "last.pt", device="cpu")
+    start = json.loads((folder / "start.json").read_text())
+    index = read_index(Path(start["annotations"]), Path(start["pictures"]))
+    batches = eval_loader(DetectionDataset(index, make_buckets(detector.image_size)), batch_size=16, workers=0)
+    found = ablated_detections(detector, batches, part="backbone", replacements=["mean"])
+    return {
+        variant.level if variant else "as it is": arrays for variant, arrays in found.items() if not variant or variant.action == "drop"
+    }
+
+
+def of_classes(arrays: DetectionArrays, categories: Sequence[int]) -> DetectionArrays:
+    kept = np.isin(arrays.category_ids, categories)
+    return DetectionArrays(arrays.image_ids[kept], arrays.category_ids[kept], arrays.boxes[kept], arrays.scores[kept])
+
+
 def rows_of(question: Question, found: Comparison) -> list[str]:
     """A row per arm: its number, the baseline's, the difference with its interval, the verdict."""
     base = found.arms[question.baseline][question.metric]
@@ -193,7 +254,8 @@ def rows_of(question: Question, found: Comparison) -> list[str]:
     lines = []
     for arm in question.arms:
         own, difference, verdict = found.arms[arm][question.metric], found.differences[arm][question.metric], found.verdicts[arm]
-        assert own is not None and difference is not None
+        assert own is not None
+        assert difference is not None
         low, high = 100 * verdict.interval.low, 100 * verdict.interval.high
         lines.append(
             f"| {question.part.name} | {question.metric} | {question.baseline} {100 * base.estimate:.1f} | {arm} {100 * own.estimate:.1f} "
@@ -210,15 +272,19 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/contrasts"))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--finished", action="store_true", help="train nothing: the tables of the runs that are finished")
+    parser.add_argument("--ablation", action="store_true", help="also replace backbone levels of trained detectors")
     parser.add_argument("words", nargs="*", help="further overrides of every run, after --")
     arguments = parser.parse_args()
     runs, threads = arguments.runs.resolve(), max(1, (os.cpu_count() or 1) // arguments.jobs)
     wanted = [(study, arm, seed) for seed in arguments.seeds for study in arguments.studies for arm in ARMS[study]]
     if not arguments.finished:
         with ThreadPoolExecutor(arguments.jobs) as pool:
-            for line in pool.map(lambda run: train(runs, *run, threads, arguments.words), wanted):
+            for line in pool.map(lambda run: train(runs, *run, threads=threads, words=arguments.words), wanted):
                 print(line, flush=True)
-    text = "\n".join(line for title, questions in QUESTIONS.items() for line in section(runs, title, questions, arguments.studies))
+    lines = [line for title, questions in QUESTIONS.items() for line in section(runs, title, questions, arguments.studies)]
+    if arguments.ablation:
+        lines += ablation(runs, arguments.studies)
+    text = "\n".join(lines)
     print(text)
     if arguments.out:
         arguments.out.write_text(text + "\n")

@@ -27,7 +27,6 @@ from fusion_det.structures import Detections, ImageBatch, Targets
 Part = Literal["neck", "backbone"]
 
 
-@torch.inference_mode()
 def level_ablation(
     detector: LoadedDetector,
     batches: Iterable[tuple[ImageBatch, Targets]],
@@ -47,10 +46,23 @@ def level_ablation(
     of these pictures. The parts before the replaced maps run once per batch. A level whose maps are constant still fires; suppression
     is as always. Raises ``ValueError`` for batches that can be gone through only once.
     """
+    found = ablated_detections(detector, batches, part=part, replacements=replacements)
+    numbers = {variant: _numbers(ground_truth, detections, max_detections) for variant, detections in found.items()}
+    return LevelReliance(part, _levels_of(detector, part), numbers[None], {variant: numbers[variant] for variant in found if variant})
+
+
+@torch.inference_mode()
+def ablated_detections(
+    detector: LoadedDetector,
+    batches: Iterable[tuple[ImageBatch, Targets]],
+    *,
+    part: Part = "neck",
+    replacements: Sequence[Replacement] = ("zero", "mean"),
+) -> dict[Variant | None, DetectionArrays]:
+    """What :func:`level_ablation` measures, for other measures than its own: the detections of each variant, ``None`` for no change."""
     if "mean" in replacements and iter(batches) is batches:
         raise ValueError("batches: expected something to go through twice, such as a list or a loader, got an iterator")
-    model = detector.model
-    levels = tuple(level.name for level in (model.head if part == "neck" else model.backbone).levels)  # type: ignore[union-attr]
+    model, levels = detector.model, _levels_of(detector, part)
     actions: tuple[Action, ...] = ("drop", "keep") if len(levels) > 2 else ("drop",)  # of two levels, dropping one keeps the other
     variants = [Variant(action, level, r) for r in replacements for action in actions for level in levels]
     found: dict[Variant | None, list[DetectionArrays]] = {variant: [] for variant in (None, *variants)}
@@ -64,8 +76,12 @@ def level_ablation(
                     detections = _predict(model, part, _replaced(maps, levels, variant, means), on_device)
                     results = to_coco_results(detections, images.image_ids, detector.category_ids, detector.level_names)
                     columns.append(DetectionArrays.from_results(results))
-    numbers = {variant: _numbers(ground_truth, columns, max_detections) for variant, columns in found.items()}
-    return LevelReliance(part, levels, numbers[None], {variant: numbers[variant] for variant in variants})
+    return {variant: _joined(columns) for variant, columns in found.items()}
+
+
+def _levels_of(detector: LoadedDetector, part: Part) -> tuple[str, ...]:
+    model = detector.model
+    return tuple(level.name for level in (model.head if part == "neck" else model.backbone).levels)  # type: ignore[union-attr]
 
 
 @contextmanager
@@ -134,8 +150,11 @@ def _inside(images: ImageBatch, map_: Tensor) -> Tensor:
     return inside[:, None].float()
 
 
-def _numbers(ground_truth: dict[str, Any], columns: list[DetectionArrays], max_detections: int) -> dict[str, Any]:
+def _joined(columns: list[DetectionArrays]) -> DetectionArrays:
     names = ("image_ids", "category_ids", "boxes", "scores")
-    together = DetectionArrays(**{name: np.concatenate([getattr(part, name) for part in columns]) for name in names})
-    summary = match(ground_truth, together, max_detections=max_detections).summary()
+    return DetectionArrays(**{name: np.concatenate([getattr(part, name) for part in columns]) for name in names})
+
+
+def _numbers(ground_truth: dict[str, Any], detections: DetectionArrays, max_detections: int) -> dict[str, Any]:
+    summary = match(ground_truth, detections, max_detections=max_detections).summary()
     return {name: summary[name] for name in NUMBERS}
