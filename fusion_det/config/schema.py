@@ -186,6 +186,8 @@ class EvaluateConfig(Settings):
     """Also write curves.csv: precision over recall of every class, size and IoU threshold."""
     errors: bool = False
     """Also log, and write into results.json, why AP is what it is: error types, confusion, calibration, thresholds, levels."""
+    levels: Literal["neck", "backbone"] | None = None
+    """Also replace each pyramid level that this part gives, and write what is left of AP into levels.json; null: off."""
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""
     batch_size: PositiveInt = 16
@@ -206,10 +208,14 @@ class EvaluateConfig(Settings):
                 f"{'gt' if self.gt is None else 'dt'} is missing -> gt=ANNOTATIONS.json and dt=PREDICTIONS.json belong together"
             )
         others = [
-            key for key in ("checkpoint", "weights", "late_fusion", "data", "annotations", "images") if getattr(self, key) is not None
+            key
+            for key in ("checkpoint", "weights", "late_fusion", "data", "annotations", "images", "levels")
+            if getattr(self, key) is not None
         ]
         if self.gt is not None and others:
             raise ValueError(f"{', '.join(others)} and gt=, dt= at once -> leave one of them out; gt= is the annotation file of dt=")
+        if self.levels is not None and (self.tta != ViewSettings() or (isinstance(self.checkpoint, list) and len(self.checkpoint) > 1)):
+            raise ValueError("levels= replaces the levels of one detector -> give one checkpoint, and no tta")
         return self
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fusion_det.config.files import write_json
 from fusion_det.config.instantiate import TARGET, build
 from fusion_det.data.buckets import Shape, resized
 from fusion_det.data.coco_index import CocoIndex, read_index
@@ -63,6 +64,8 @@ def evaluate(settings: EvaluateConfig) -> None:
         "precision": detector.detectors[0].precision,
     })  # fmt: skip
     log_measured(metrics, errors)
+    if settings.levels is not None:
+        written.append(_write_levels(output, settings.levels, detector, loaders[0], index, limit))
     logger.info("in %s: %s", output, ", ".join(["predictions.json", *written]))
     check_expectations(metrics, settings.expect)
 
@@ -81,6 +84,20 @@ def make_loaders(
 def _errors(index: CocoIndex, results: list[dict[str, Any]], detector: Ensemble, max_detections: int) -> ErrorReport:
     detections, levels = DetectionArrays.from_results(results), level_names(results)
     return error_report(index.ground_truth(), detections, levels=levels, level_order=detector.level_names, max_detections=max_detections)
+
+
+def _write_levels(
+    output: Path, part: Literal["neck", "backbone"], detector: Ensemble, batches: Batches, index: CocoIndex, max_detections: int
+) -> str:
+    """Write what replacing each level of ``part`` leaves, on the same pictures, and log its table; the name written."""
+    from fusion_det.analysis.level_ablation import level_ablation  # it builds on this package
+
+    (single,) = detector.detectors
+    single.model.late_fusion = detector.late_fusion  # another one may have been chosen
+    reliance = level_ablation(single, batches, index.ground_truth(), part=part, max_detections=max_detections)
+    write_json(output / "levels.json", reliance.as_dict())
+    logger.info("\n%s", reliance.table())
+    return "levels.json"
 
 
 def _suffix(detector: Ensemble, settings: EvaluateConfig) -> str:
