@@ -95,7 +95,7 @@ class Run:
             for line in index.ledger.lines():
                 logger.info("%s: %s", index.name, line)
         self._load_data()
-        self._make_trainer()
+        self._make_trainer(anew=folder.checkpoint is None)
         self.best, self.evaluated = Best(), 0
         self.metrics: BoxMetrics | None = None
         resumed = self._resume(folder.checkpoint)
@@ -111,10 +111,10 @@ class Run:
         validation = DetectionDataset(self.source.val, buckets)
         self.val_batches = eval_loader(validation, batch_size=loader.eval_batch_size, workers=loader.workers)
 
-    def _make_trainer(self) -> None:
+    def _make_trainer(self, *, anew: bool) -> None:
         settings, options = self.settings, self.settings.trainer
         model = build_detector(settings.plain(), len(self.source.train.categories), seed=settings.seed)
-        if settings.init_from is not None and settings.resume is None:
+        if settings.init_from is not None and anew:
             initialise_from(settings.init_from, model, parts=settings.init_parts, class_names=self.source.train.class_names)
         model.to(self.device)
         if options.channels_last:

@@ -185,6 +185,17 @@ def test_init_from_takes_what_fits(uninterrupted, make_settings, tmp_path, caplo
     assert "missing in the file" in caplog.text
 
 
+@pytest.mark.parametrize("resume", ["null", "auto"])
+def test_init_from_counts_where_nothing_is_resumed(uninterrupted, make_settings, tmp_path, resume):
+    source = uninterrupted[0] / "best.pt"
+    train(make_settings("started", f"init_from={source}", f"resume={resume}", "optimizer.lr=1e-30", "trainer.epochs=1"), [])
+    given, trained = (load_checkpoint(path) for path in (source, tmp_path / "started" / "last.pt"))
+    given = given["ema"] or given["model"]
+    assert all(
+        torch.equal(given[name], value) for name, value in trained["model"].items() if "running" not in name and "num_batches" not in name
+    )
+
+
 def test_init_from_can_spare_parts(uninterrupted, make_settings):
     source = uninterrupted[0] / "best.pt"
     state = load_checkpoint(source)
