@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
@@ -37,7 +37,6 @@ def scenes(
     cross_size: tuple[PositiveInt, PositiveInt],
     cue_size: tuple[PositiveInt, PositiveInt],
     cue_distance: tuple[PositiveInt, PositiveInt],
-    cue_law: Literal["area", "log"],
     cues: PositiveInt,
     scale_size: tuple[PositiveInt, PositiveInt],
     precision_size: tuple[PositiveInt, PositiveInt],

@@ -113,10 +113,9 @@ def _lay_context(settings: SceneSettings, rng: np.random.Generator, *, crosses: 
             places = _free_places(settings, rng, (size, size), [thing.footprint for thing in things])
             places, distances = _in_reach(settings, places, size, centres, owner)
             if len(places):
-                chosen = _nearest_to_drawn(settings, rng, distances) if settings.cue_law == "log" else 0
-                box = _square(places[chosen], size)
+                box = _square(places[0], size)
                 kind = FACTORS["context"][cue_labels[owner]]
-                things.append(Thing(kind, box, box, cue_distance=float(distances[chosen])))
+                things.append(Thing(kind, box, box, cue_distance=float(distances[0])))
         if len(things) > max(len(best), len(cue_labels)):
             best = things
         if len(best) == len(cue_labels) + crosses:
@@ -133,13 +132,6 @@ def _in_reach(
     others = np.delete(distances, owner, axis=1)
     fits = (own >= settings.cue_distance[0]) & (own <= settings.cue_distance[1]) & (others >= _OTHER_CUE * own[:, None]).all(axis=1)
     return places[fits], own[fits]
-
-
-def _nearest_to_drawn(settings: SceneSettings, rng: np.random.Generator, distances: NDArray[np.float64]) -> int:
-    """Which of the places lies nearest to a distance drawn log-uniform over ``cue_distance``."""
-    low, high = settings.cue_distance
-    drawn = low * (high / low) ** rng.random()
-    return int(np.abs(distances - drawn).argmin())
 
 
 def _free_places(settings: SceneSettings, rng: np.random.Generator, extent: tuple[int, int], taken: list[Box]) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from fusion_det.errors import ConfigError, raise_all
 
@@ -48,7 +48,6 @@ class SceneSettings:
     cross_size: tuple[int, int]
     cue_size: tuple[int, int]
     cue_distance: tuple[int, int]
-    cue_law: Literal["area", "log"]
     cues: int
     scale_size: tuple[int, int]
     precision_size: tuple[int, int]
