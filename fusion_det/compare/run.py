@@ -46,7 +46,7 @@ def compare(settings: CompareConfig, folders: Folders) -> int:
     make_folder(folder)
     baseline = _given_baseline(settings, runs)
     outcome = Outcome(settings.name, folder, baseline, settings.statistics.metric, {run.arm: run.words for run in runs}, tuple(runs))
-    return report(judged(outcome, settings))
+    return report(judged(outcome, settings), look=settings.explain)
 
 
 def preview(settings: CompareConfig, folders: Folders) -> int:
@@ -81,7 +81,7 @@ def _study(settings: CompareConfig, folders: Folders) -> int:
             plan.folder.name, plan.folder, plan.baseline, metric, workshop.words_of(plan), tuple(runs), tuple(failures),
             budget=workshop.budget_text(plan), notes=tuple(workshop.notes(plan)),
         )  # fmt: skip
-        return report(judged(outcome, settings, budget_keys=workshop.budget_keys))
+        return report(judged(outcome, settings, budget_keys=workshop.budget_keys), look=settings.explain)
 
 
 def run_jobs(workshop: Workshop, plan: Plan, metric: str) -> StudyState:
@@ -119,12 +119,12 @@ def judged(outcome: Outcome, settings: CompareConfig, *, budget_keys: tuple[str,
     return replace(outcome, comparison=comparison, ground_truth=truth, annotations=file)
 
 
-def report(outcome: Outcome) -> int:
-    """Write and print ``outcome``; the exit code of the tool."""
+def report(outcome: Outcome, *, look: bool) -> int:
+    """Write and print ``outcome``; the exit code of the tool. ``look``: at the trained detectors too."""
     write_files(outcome)
     for line in outcome_lines(outcome):
         logger.info("%s", line)
-    pages = write_report(outcome)
+    pages = write_report(outcome, look=look)
     logger.info("in %s: %s", outcome.folder, ", ".join([CSV, JSON, *pages]))
     return SOME_FAILED if outcome.failures else NO_VERDICT if outcome.no_verdict else 0
 

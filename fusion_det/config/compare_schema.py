@@ -94,6 +94,8 @@ class CompareConfig(Settings):
     """Learning rate per arm."""
     statistics: StatisticsSettings = StatisticsSettings()
     """How differences are judged."""
+    explain: bool = True
+    """The report looks at one trained detector per arm too: levels, fusions, latency; some minutes, kept in the folder of the study."""
     runs: str | None = None
     """Finished run folders in place of arms: 'fpn=runs/a,runs/b; aff=runs/c,runs/d'."""
     gt: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fusion_det.compare.insight.gather import Insights
 from fusion_det.compare.outcome import Outcome
 from fusion_det.compare.report.arm_cost import ArmCost
 from fusion_det.compare.report.cost_part import cost_section
@@ -11,6 +12,7 @@ from fusion_det.compare.report.explain import Explained
 from fusion_det.compare.report.explain_part import class_section, curve_section, error_section, iou_section, level_section
 from fusion_det.compare.report.metric_part import metric_section, raw_section
 from fusion_det.compare.report.page import Page
+from fusion_det.compare.report.reliance_part import reliance_section
 from fusion_det.compare.report.study_part import (
     environment_section,
     fairness_section,
@@ -23,7 +25,7 @@ from fusion_det.compare.report.verdict_part import answers, difference_section, 
 from fusion_det.compare.report.words import counted, percent
 
 
-def make_page(outcome: Outcome, explained: Explained, costs: Mapping[str, ArmCost]) -> Page:
+def make_page(outcome: Outcome, explained: Explained, costs: Mapping[str, ArmCost], insights: Insights) -> Page:
     """Everything that the report says, in its order."""
     arms = tuple(dict.fromkeys([outcome.baseline, *outcome.arms, *(run.arm for run in outcome.runs), *(f.arm for f in outcome.failures)]))
     places = {arm: place for place, arm in enumerate(arms)}
@@ -37,6 +39,7 @@ def make_page(outcome: Outcome, explained: Explained, costs: Mapping[str, ArmCos
         iou_section(outcome, places, explained),
         error_section(outcome, places, explained),
         level_section(outcome, places, explained),
+        reliance_section(places, insights),
         fairness_section(outcome),
         raw_section(outcome, places),
         note_section(outcome),

@@ -79,6 +79,14 @@ def listed(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def reasons(what: str, why: Mapping[str, str]) -> list[str]:
+    """A sentence for each reason why ``what`` is not known, with its arms."""
+    arms: dict[str, list[str]] = {}
+    for arm, reason in why.items():
+        arms.setdefault(reason, []).append(arm)
+    return [f"The {what} of {listed(names)} were not looked at: {reason}." for reason, names in arms.items()]
+
+
 def counted(number: int, thing: str) -> str:
     """1 run, 2 runs."""
     return f"{number} {thing}{'' if number == 1 else 's'}"

@@ -1,0 +1,101 @@
+"""What the report tells of the trained detectors: measured once, kept, never worth a lost report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from run_folders import write_run
+from tiny_checkpoint import tiny_state
+
+from fusion_det.compare.insight import gather
+from fusion_det.compare.insight.kept import Kept
+from fusion_det.config.cli import main
+from fusion_det.engine.checkpoint import save_checkpoint
+
+HOSTILE = "<b>@x"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, coco_root) -> str:
+    """Two arms with two seeds; the first seed of each has a checkpoint of a very small detector."""
+    root = tmp_path_factory.mktemp("insight")
+    for number, name in enumerate("ab"):
+        for seed in (0, 1):
+            folder = write_run(root / f"{name}{seed}", coco_root, seed=seed, noise=3.0 - 2 * number, words=["neck=fpn"])
+            if seed == 0:
+                save_checkpoint(folder / "last.pt", tiny_state(coco_root, number))
+    return f'runs=a={root}/a0,{root}/a1; "{HOSTILE}"={root}/b0,{root}/b1'
+
+
+def compare(folder: Path, *words: str) -> tuple[str, str]:
+    assert main("compare", [*words, "statistics.resamples=20", f"folder={folder}"]) == 0
+    return (folder / "report.html").read_text(), (folder / "report.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def study(runs, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("out")
+    compare(folder, runs)
+    return folder
+
+
+def test_levels_are_in_the_report_with_their_caveat(study):
+    html, lines = (study / "report.html").read_text(), (study / "report.md").read_text()
+    assert "reliance, not need" not in html.split('id="reliance"')[0]
+    part = html.split('id="reliance"')[1].split("</section>")[0]
+    assert "Reliance, not need" in part
+    assert "of seed 0, on 4 validation pictures" in part
+    assert "<b>" not in part
+    found = next(iter(json.loads((study / "insight" / "reliance.json").read_text())["results"].values()))
+    assert [found[name]["levels"] for name in ("backbone", "neck")] == [["C3", "C4", "C5"], ["P3", "P4", "P5"]]
+    table = lines.split("Levels of the neck")[1]
+    drop = next(v for v in found["neck"]["variants"] if (v["action"], v["level"], v["replacement"]) == ("drop", "P3", "mean"))
+    change = f"{100 * drop['AP']:.1f} ({100 * (drop['AP'] - found['neck']['untouched']['AP']):+.1f})"
+    row = next(line for line in table.splitlines() if line.startswith("|  | P3 |"))
+    assert f"| {change} (zeros " in row.replace("\\", "")
+
+
+def test_nothing_is_measured_twice_and_the_files_stay_the_same(runs, study, monkeypatch):
+    names = ("report.html", "report.md", "insight/reliance.json")
+    before = [(study / name).read_bytes() for name in names]
+    monkeypatch.setattr(gather._Opened, "detector", property(lambda self: pytest.fail("a detector was opened again")))
+    compare(study, runs)
+    assert before == [(study / name).read_bytes() for name in names]
+
+
+def test_it_can_be_switched_off(runs, tmp_path):
+    html, _ = compare(tmp_path, runs, "explain=false")
+    assert 'id="reliance"' not in html
+    assert not (tmp_path / "insight").exists()
+
+
+def test_what_fails_is_a_sentence(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(gather, "_reliance", lambda opened, seconds: 1 / 0)
+    html, lines = compare(tmp_path, runs)
+    assert "of a, &lt;b&gt;@x were not looked at: ZeroDivisionError: division by zero." in html
+    assert "ZeroDivisionError" in lines
+    assert "verdict" in html
+
+
+def test_a_missing_checkpoint_is_a_sentence_and_needs_no_torch(tmp_path, coco_root, monkeypatch):
+    for name, noise in (("a", 3.0), ("b", 1.0)):
+        write_run(tmp_path / name, coco_root, seed=0, noise=noise)
+    for module in [
+        name for name in sys.modules if name.startswith("fusion_det.compare.insight.") and name.endswith(("detectors", "reliance"))
+    ]:
+        monkeypatch.delitem(sys.modules, module)
+    html, _ = compare(tmp_path / "out", f"runs=a={tmp_path}/a; b={tmp_path}/b")
+    assert f"were not looked at: its checkpoint {tmp_path}/a/last.pt is not there." in html
+    assert not [name for name in sys.modules if name.endswith("insight.detectors")]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": 0, "results": {"k": {}}}', '{"format": 1, "results": {"k": 3}}'])
+def test_damaged_or_older_results_are_measured_again(tmp_path, content):
+    (tmp_path / "insight").mkdir()
+    (tmp_path / "insight" / "x.json").write_text(content)
+    kept = Kept(tmp_path, "x")
+    assert "k" not in kept
+    assert kept.put("k", {"a": (1, 2)}) == {"a": [1, 2]} == Kept(tmp_path, "x")["k"]
