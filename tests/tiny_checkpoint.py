@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ WORDS = [
 ]
 
 
-def tiny_state(root: Path, seed: int) -> dict[str, Any]:
+def tiny_state(root: Path, seed: int, words: Sequence[str] = ()) -> dict[str, Any]:
     """What ``save_checkpoint`` takes, for the data set of :func:`conftest.coco_root`; scores vary, so that every view finds something."""
-    config = load_settings(get_tool("train"), [*WORDS, f"data.root={root}", f"seed={seed}"], default_config_dir()).plain()
+    config = load_settings(get_tool("train"), [*WORDS, f"data.root={root}", f"seed={seed}", *words], default_config_dir()).plain()
     model = build_detector(config, 3, seed=seed)
     with torch.no_grad():
         for parameter in model.head.parameters():

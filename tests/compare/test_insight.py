@@ -7,13 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from run_folders import write_run
 from tiny_checkpoint import tiny_state
 
+from fusion_det.analysis.fusion_probe import fusion_probe
 from fusion_det.compare.insight import gather
+from fusion_det.compare.insight.decisions import _under
 from fusion_det.compare.insight.kept import Kept
 from fusion_det.config.cli import main
 from fusion_det.engine.checkpoint import save_checkpoint
+from fusion_det.inference import load
 
 HOSTILE = "<b>@x"
 
@@ -26,7 +30,8 @@ def runs(tmp_path_factory, coco_root) -> str:
         for seed in (0, 1):
             folder = write_run(root / f"{name}{seed}", coco_root, seed=seed, noise=3.0 - 2 * number, words=["neck=fpn"])
             if seed == 0:
-                save_checkpoint(folder / "last.pt", tiny_state(coco_root, number))
+                words = ["neck=fpn", "fusion=aff"] if number else ["neck=fpn"]
+                save_checkpoint(folder / "last.pt", tiny_state(coco_root, number, words))
     return f'runs=a={root}/a0,{root}/a1; "{HOSTILE}"={root}/b0,{root}/b1'
 
 
@@ -58,8 +63,36 @@ def test_levels_are_in_the_report_with_their_caveat(study):
     assert f"| {change} (zeros " in row.replace("\\", "")
 
 
+def test_decisions_are_those_of_the_probe(study, runs, coco_root):
+    results = json.loads((study / "insight" / "decisions.json").read_text())["results"].values()
+    plain, gated = sorted(results, key=lambda result: result["sites"][0]["operator"])[::-1]
+    assert all(site["weights"] is None for site in plain["sites"])
+    detector = load(Path(runs.split('"=')[1].split(",")[0]) / "last.pt", device="cpu")
+    probed = fusion_probe(detector, sorted((coco_root / "val").iterdir()))
+    for site, expected in zip(gated["sites"], probed, strict=True):
+        assert expected.summary is not None
+        assert (site["name"], site["inputs"], site["dead"]) == (expected.name, list(expected.inputs), list(expected.dead))
+        assert site["weights"] == pytest.approx(expected.summary.mean.tolist(), abs=0.01)  # other padding
+        assert set(site["sizes"]) == {"small", "medium"}
+        for weights in site["sizes"].values():
+            assert sum(weights) == pytest.approx(sum(site["weights"]), abs=1e-5)  # two inputs of AFF: always 2
+    html = (study / "report.html").read_text()
+    part = html.split('id="fusions"')[1].split("</section>")[0]
+    assert "Nothing is decided in a: the operators there do not weigh their inputs." in part
+    assert f"{gated['sites'][0]['weights'][0]:.3f}" in part
+    assert "<b>" not in part
+
+
+def test_weights_of_an_object_are_those_under_its_box():
+    weights = torch.arange(12.0).view(1, 3, 4)
+    assert _under(weights, torch.tensor([0.0, 0.0, 16.0, 8.0]), (24, 32)).item() == 0.5  # two cells of the first row
+    assert _under(weights, torch.tensor([9.0, 9.0, 9.5, 9.5]), (24, 32)).item() == 5
+    assert _under(weights, torch.tensor([31.0, 23.0, 32.0, 24.0]), (24, 32)).item() == 11
+    assert _under(weights, torch.tensor([0.0, 0.0, 32.0, 24.0]), (24, 32)).item() == 5.5
+
+
 def test_nothing_is_measured_twice_and_the_files_stay_the_same(runs, study, monkeypatch):
-    names = ("report.html", "report.md", "insight/reliance.json")
+    names = ("report.html", "report.md", "insight/reliance.json", "insight/decisions.json")
     before = [(study / name).read_bytes() for name in names]
     monkeypatch.setattr(gather._Opened, "detector", property(lambda self: pytest.fail("a detector was opened again")))
     compare(study, runs)

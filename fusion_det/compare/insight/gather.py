@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fusion_det.inference import LoadedDetector
 
 logger = logging.getLogger(__name__)
-_SECONDS_OF_ABLATIONS, _MOST_SECONDS_PER_ARM = 240.0, 40.0
+_SECONDS_OF_ABLATIONS, _MOST_SECONDS_PER_ARM = 150.0, 25.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Insights:
     """Of a whole study; empty where nothing was looked at."""
 
     reliance: Looked = Looked()
+    decisions: Looked = Looked()
     seed: int | None = None
     """Of the runs that were looked at, if it is the same for all."""
 
@@ -51,11 +52,19 @@ def gather_insights(outcome: Outcome) -> Insights:
     try:
         subjects = subjects_of(outcome)
     except OSError as error:
-        return Insights(Looked(why=dict.fromkeys(outcome.arms, f"its checkpoint cannot be read: {error.strerror}")))
+        nothing = Looked(why=dict.fromkeys(outcome.arms, f"its checkpoint cannot be read: {error.strerror}"))
+        return Insights(nothing, nothing)
     seconds = min(_MOST_SECONDS_PER_ARM, _SECONDS_OF_ABLATIONS / max(len(subjects.found), 1))
     opened = [_Opened(subject) for subject in subjects]
     reliance = _look(outcome, subjects, opened, "reliance", lambda it: _reliance(it, seconds))
-    return Insights(reliance, subjects.seed)
+    decisions = _look(outcome, subjects, opened, "decisions", _decisions)
+    return Insights(reliance, decisions, subjects.seed)
+
+
+def _decisions(opened: _Opened) -> dict[str, Any]:
+    from fusion_det.compare.insight.decisions import measure_decisions  # imports torch
+
+    return measure_decisions(opened.detector, opened.index)
 
 
 def _reliance(opened: _Opened, seconds: float) -> dict[str, Any]:

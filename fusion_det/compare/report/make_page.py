@@ -8,6 +8,7 @@ from fusion_det.compare.insight.gather import Insights
 from fusion_det.compare.outcome import Outcome
 from fusion_det.compare.report.arm_cost import ArmCost
 from fusion_det.compare.report.cost_part import cost_section
+from fusion_det.compare.report.decisions_part import decisions_section
 from fusion_det.compare.report.explain import Explained
 from fusion_det.compare.report.explain_part import class_section, curve_section, error_section, iou_section, level_section
 from fusion_det.compare.report.metric_part import metric_section, raw_section
@@ -40,6 +41,7 @@ def make_page(outcome: Outcome, explained: Explained, costs: Mapping[str, ArmCos
         error_section(outcome, places, explained),
         level_section(outcome, places, explained),
         reliance_section(places, insights),
+        decisions_section(places, insights),
         fairness_section(outcome),
         raw_section(outcome, places),
         note_section(outcome),
