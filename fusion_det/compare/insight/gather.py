@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from fusion_det.compare.insight.gallery import Gallery, make_gallery
 from fusion_det.compare.insight.kept import Kept
 from fusion_det.compare.insight.subjects import Subject, Subjects, subjects_of
 from fusion_det.compare.outcome import Outcome
@@ -38,6 +39,7 @@ class Insights:
 
     reliance: Looked = Looked()
     decisions: Looked = Looked()
+    gallery: Gallery | None = None
     seed: int | None = None
     """Of the runs that were looked at, if it is the same for all."""
 
@@ -58,7 +60,15 @@ def gather_insights(outcome: Outcome) -> Insights:
     opened = [_Opened(subject) for subject in subjects]
     reliance = _look(outcome, subjects, opened, "reliance", lambda it: _reliance(it, seconds))
     decisions = _look(outcome, subjects, opened, "decisions", _decisions)
-    return Insights(reliance, decisions, subjects.seed)
+    return Insights(reliance, decisions, _gallery(outcome), subjects.seed)
+
+
+def _gallery(outcome: Outcome) -> Gallery | None:
+    try:
+        return make_gallery(outcome)
+    except Exception as error:
+        logger.debug("gallery", exc_info=error)
+        return None
 
 
 def _decisions(opened: _Opened) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from fusion_det.data.coco_index import CocoIndex
 from fusion_det.inference import LoadedDetector
 
 PARTS: tuple[Part, ...] = ("backbone", "neck")
-MOST_PICTURES, FEWEST_PICTURES = 200, 16
+MOST_PICTURES, FEWEST_PICTURES = 64, 16
 
 
 def measure_reliance(detector: LoadedDetector, index: CocoIndex, *, seconds: float) -> dict[str, Any]:

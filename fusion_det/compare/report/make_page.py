@@ -11,6 +11,7 @@ from fusion_det.compare.report.cost_part import cost_section
 from fusion_det.compare.report.decisions_part import decisions_section
 from fusion_det.compare.report.explain import Explained
 from fusion_det.compare.report.explain_part import class_section, curve_section, error_section, iou_section, level_section
+from fusion_det.compare.report.gallery_part import gallery_section
 from fusion_det.compare.report.metric_part import metric_section, raw_section
 from fusion_det.compare.report.page import Page
 from fusion_det.compare.report.reliance_part import reliance_section
@@ -39,6 +40,7 @@ def make_page(outcome: Outcome, explained: Explained, costs: Mapping[str, ArmCos
         class_section(outcome, places),
         iou_section(outcome, places, explained),
         error_section(outcome, places, explained),
+        gallery_section(outcome.baseline, places, insights.gallery),
         level_section(outcome, places, explained),
         reliance_section(places, insights),
         decisions_section(places, insights),

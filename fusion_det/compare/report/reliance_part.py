@@ -38,14 +38,27 @@ def _table(part: str, places: Mapping[str, int], arms: Mapping[str, Mapping[str,
     rows = []
     for arm, result in arms.items():
         found = result[part]
-        rows.append((Cell(arm, arm=places[arm]), Cell("all"), Cell(percent(found["untouched"]["AP"], 1)), Cell("-")))
+        rows.append(
+            (
+                Cell(arm, arm=places[arm]),
+                Cell("all", note=f"{result['pictures']} pictures"),
+                Cell(percent(found["untouched"]["AP"], 1)),
+                Cell("-"),
+            )
+        )
         values = {(v["action"], v["level"], v["replacement"]): v["AP"] for v in found["variants"]}
         for level in found["levels"]:
             base = found["untouched"]["AP"]
             cells = (_without(base, values, level), _alone(values, level))
             rows.append((Cell(""), Cell(level), *cells))
     caption = f"Levels of the {part}: {_WHOSE[part]}"
-    return Table(columns, tuple(rows), caption, "AP x 100 and its change, on these pictures only.", folded=len(rows) > _MOST_ROWS)
+    return Table(
+        columns,
+        tuple(rows),
+        caption,
+        "AP x 100 and its change on these pictures, too few of them to compare arms by their AP here.",
+        folded=len(rows) > _MOST_ROWS,
+    )
 
 
 def _without(base: float | None, values: Mapping[tuple[str, str, str], float | None], level: str) -> Cell:
