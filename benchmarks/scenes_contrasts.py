@@ -4,8 +4,9 @@
     python benchmarks/scenes_contrasts.py --runs runs/contrasts --finished       # no training: the tables of what is there
 
 Two studies. `levels`: scenes without crosses, five epochs; what a neck loses that leaves fine or deep levels out. `context`: crosses told
-by a disk 24 to 130 px away. Nobody learns that from nothing in minutes, so every run takes the same two lessons: first near cues only, then
-all distances, starting from its own weights. Finished runs are kept, the script can be stopped and started again.
+by a disk 24 to 130 px away. Nobody learns that from nothing in minutes, so every seed has a first lesson: a detector without fusion learns to
+read near cues. All arms of that seed start from its weights, as far as they fit by name and shape (what the fusion adds is new), and see
+all distances for three epochs. Finished runs are kept, the script can be stopped and started again.
 
 Each question is asked of a part of the validation set: some classes, crosses within a band of cue distances, boxes within a band of sizes.
 Boxes of these classes outside the band become crowd regions, which COCO's rules ignore. Differences, intervals (seeds and images) and
@@ -56,7 +57,8 @@ ARMS = {
         "none": "neck=none block=conv_bn",
         "fpn": "neck=fpn_bn",
         "pafpn": "neck=pafpn block=conv_bn",
-        "bifpn": "neck=bifpn",
+        "bifpn": "neck=fpn_bn fusion=weighted_fast ~neck.topology.smooth_deepest +neck.topology.repeats=1 "
+        "neck.topology._target_=fusion_det.necks.topologies.bifpn.bifpn",
         "gather": f"{GATHER} +neck.topology.context=false",
         "gather + IRNN": f"{GATHER} +neck.topology.context=true {IRNN}",
         "fpn concat": "neck=fpn_bn fusion=concat",
@@ -64,14 +66,13 @@ ARMS = {
         "fpn cross_attention": "neck=fpn_bn fusion=cross_attention",
     },
 }
-LESSONS = {
-    "levels": [("mixed", "data=scenes data.context=0 trainer.epochs=5")],
-    "context": [
-        ("near", "data=scenes_context data.cue_distance=[24,40] trainer.epochs=4"),
-        ("wide", "data=scenes_context data.cue_distance=[24,130] trainer.epochs=2"),
-    ],
+FIRST_LESSON = {"context": ("none", "data=scenes_context data.cue_distance=[24,40] trainer.epochs=5")}
+"""By study, the arm and the overrides of a training that gives all arms of a seed their first weights."""
+TRAINING = {
+    "levels": "data=scenes data.context=0 trainer.epochs=5",
+    "context": "data=scenes_context data.cue_distance=[24,130] trainer.epochs=3",
 }
-"""By study, the trainings of each run, one from the weights of the one before; the last is judged."""
+"""By study, what every arm is trained on."""
 COMMON = "trainer.pictures=0 logger.progress=false logger.tensorboard=false trainer.eval_every=1"
 WIDE = (0.0, float("inf"))
 BANDS = ((24, 44), (44, 56), (56, 68), (68, 90), (90, 110), (110, 131))
@@ -153,22 +154,39 @@ ABLATED = {
 }
 
 
-def train(runs: Path, study: str, arm: str, seed: int, *, threads: int, words: Sequence[str]) -> str:
-    """Take a run through its lessons, as far as they are not finished; one line on how it ended."""
-    name = f"{study}/{arm.replace(' + ', '_').replace(' ', '_')}-{seed}"
-    start: list[str] = []
-    for lesson, overrides in LESSONS[study]:
-        folder = runs / f"{name}-{lesson}"
+def first_lesson(runs: Path, study: str, seed: int) -> Path:
+    return runs / study / f"first_lesson-{seed}"
+
+
+def folder_of(runs: Path, study: str, arm: str, seed: int | str) -> Path:
+    return runs / study / f"{arm.replace(' + ', '_').replace(' ', '_')}-{seed}"
+
+
+def prepare(runs: Path, study: str, seed: int, *, threads: int, words: Sequence[str]) -> str:
+    """The first lesson of a seed."""
+    arm, overrides = FIRST_LESSON[study]
+    return train(first_lesson(runs, study, seed), [*ARMS[study][arm].split(), *overrides.split(), f"seed={seed}", *words], threads)
+
+
+def teach(runs: Path, study: str, arm: str, seed: int, *, threads: int, words: Sequence[str]) -> str:
+    """One run of an arm."""
+    start = [f"init_from={first_lesson(runs, study, seed) / 'last.pt'}"] if study in FIRST_LESSON else []
+    overrides = [*ARMS[study][arm].split(), *TRAINING[study].split(), f"seed={seed}", *start, *words]
+    return train(folder_of(runs, study, arm, seed), overrides, threads)
+
+
+def train(folder: Path, overrides: Sequence[str], threads: int) -> str:
+    """Train into ``folder`` unless it is finished, going on with what is there; one line on how it ended."""
+    name = f"{folder.parent.name}/{folder.name}"
+    if not finished(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        if not finished(folder):
-            command = [sys.executable, str(REPOSITORY / "tools/train.py"), *ARMS[study][arm].split(), *overrides.split(), *COMMON.split()]
-            command += [f"seed={seed}", f"run_dir={folder}", "resume=auto", f"trainer.threads={threads}", *start, *words]
-            environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(REPOSITORY)}
-            with folder.with_suffix(".log").open("a") as log:
-                code = subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log, check=False).returncode
-            if code or not finished(folder):
-                return f"{name}-{lesson}: exit code {code}"
-        start = [f"init_from={folder / 'last.pt'}"]
+        command = [sys.executable, str(REPOSITORY / "tools/train.py"), *overrides, *COMMON.split()]
+        command += [f"run_dir={folder}", "resume=auto", f"trainer.threads={threads}"]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(REPOSITORY)}
+        with folder.with_suffix(".log").open("a") as log:
+            code = subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log, check=False).returncode
+        if code or not finished(folder):
+            return f"{name}: exit code {code}"
     return f"{name}: done"
 
 
@@ -178,10 +196,9 @@ def finished(folder: Path) -> bool:
 
 
 def judged(runs: Path, study: str, arm: str) -> dict[str, Path]:
-    """By seed, the folders that count."""
-    lesson = LESSONS[study][-1][0]
-    start = f"{arm.replace(' + ', '_').replace(' ', '_')}-"
-    found = {path.name.removeprefix(start).removesuffix(f"-{lesson}"): path for path in (runs / study).glob(f"{start}*-{lesson}")}
+    """By seed, the finished folders of an arm."""
+    start = folder_of(runs, study, arm, "").name
+    found = {path.name.removeprefix(start): path for path in (runs / study).glob(f"{start}*")}
     return {seed: path for seed, path in sorted(found.items()) if seed.isdigit() and finished(path)}
 
 
@@ -279,7 +296,11 @@ def main() -> None:
     wanted = [(study, arm, seed) for seed in arguments.seeds for study in arguments.studies for arm in ARMS[study]]
     if not arguments.finished:
         with ThreadPoolExecutor(arguments.jobs) as pool:
-            for line in pool.map(lambda run: train(runs, *run, threads=threads, words=arguments.words), wanted):
+            options = {"threads": threads, "words": arguments.words}
+            first = [(study, seed) for study in arguments.studies if study in FIRST_LESSON for seed in arguments.seeds]
+            for line in pool.map(lambda run: prepare(runs, *run, **options), first):
+                print(line, flush=True)
+            for line in pool.map(lambda run: teach(runs, *run, **options), wanted):
                 print(line, flush=True)
     lines = [line for title, questions in QUESTIONS.items() for line in section(runs, title, questions, arguments.studies)]
     if arguments.ablation:
