@@ -4,9 +4,9 @@
     python benchmarks/scenes_contrasts.py --runs runs/contrasts --finished       # no training: the tables of what is there
 
 Two studies. `levels`: scenes without crosses, five epochs; what a neck loses that leaves fine or deep levels out. `context`: crosses told
-by a disk 24 to 130 px away. Nobody learns that from nothing in minutes, so every seed has a first lesson: a detector without fusion learns to
-read near cues. All arms of that seed start from its weights, as far as they fit by name and shape (what the fusion adds is new), and see
-all distances for three epochs. Finished runs are kept, the script can be stopped and started again.
+by a disk 24 to 130 px away. Nobody learns that from nothing in minutes, so every seed has a first lesson: a detector without fusion learns
+to read near cues. All arms of that seed start from its weights, as far as they fit by name and shape (what the fusion adds is new), and
+see all distances for three epochs. Finished runs are kept, the script can be stopped and started again.
 
 Each question is asked of a part of the validation set: some classes, crosses within a band of cue distances, boxes within a band of sizes.
 Boxes of these classes outside the band become crowd regions, which COCO's rules ignore. Differences, intervals (seeds and images) and
