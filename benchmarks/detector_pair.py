@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from fusion_det.convert.torchvision_models import MODELS
 from fusion_det.convert.torchvision_weights import load_state
 from fusion_det.detector import Detector
 from fusion_det.engine.device import autocast
+from fusion_det.fast.prepare import make_fast
 
 
 class Case(NamedTuple):
@@ -61,6 +63,7 @@ class Pair:
             report = load_state(self.ours, case.model, self.theirs.state_dict())
             assert report.whole, report.lines()
         self.ours.to(device).channels_last()
+        self.fast = make_fast(copy.deepcopy(self.ours).eval(), (self.size, self.size))
         mean, std = (value.flatten().tolist() for value in (self.ours.mean, self.ours.std))
         if self.theirs is not None:
             self.theirs.transform.image_mean, self.theirs.transform.image_std = [m / 255 for m in mean], [s / 255 for s in std]
@@ -128,10 +131,10 @@ def loss_difference(pair: Pair) -> float:
     return float(((found - wanted).abs() / wanted.abs()).max())
 
 
-def same_boxes(pair: Pair, precision: str) -> str:
-    """How many of torchvision's boxes ours has."""
+def same_boxes(pair: Pair, model: Detector, precision: str) -> str:
+    """How many of torchvision's boxes ``model`` has."""
     with torch.inference_mode(), autocast(pair.device, precision):
-        found = pair.ours.eval().predict(pair.images)
+        found = model.eval().predict(pair.images)
     with torch.inference_mode():
         expected = pair.their_boxes()
     overlap, close = (0.999, 1e-4) if precision == "fp32" else (0.9, 0.05)

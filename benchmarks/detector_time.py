@@ -41,12 +41,13 @@ from fusion_det.structures import ImageBatch
 
 NOTE = """`torchvision fp32` is torchvision's function with its defaults (91 columns of classes, fp32, NCHW, eager, `torch.optim.SGD`), on
 pictures that are resized already. `ours` has the same weights in NHWC (`trainer.channels_last`), `torch.optim.SGD` fused; `bf16` is
-autocast to bfloat16, as training and prediction do it. All BatchNorms and all layers learn, the state of a detector without pre-trained
-weights. Random weights, random pictures with 7 boxes each. *Losses*: largest relative difference to torchvision's before the first step
-(Faster R-CNN: with so many samples that nothing is drawn at random). *Network only*: forward and backward from the mean of the outputs,
-without targets, losses and optimizer, in the same precision. *Boxes*: how many of torchvision's final boxes ours has, of the same class,
-with IoU >= 0.999 (bf16: >= 0.9) and a score within 1e-4 (bf16: 0.05); with random weights many scores nearly tie, so that bf16 exchanges
-boxes that a trained network would not.
+autocast to bfloat16, as training and prediction do it. `fast`: BatchNorm folded into convolutions, weights in oneDNN's order, as
+`tools/predict.py` does it (`fast: true`); making it so, which takes about as long as one picture, is not timed. All BatchNorms and all
+layers learn, the state of a detector without pre-trained weights. Random weights, random pictures with 7 boxes each. *Losses*: largest
+relative difference to torchvision's before the first step (Faster R-CNN: with so many samples that nothing is drawn at random). *Network
+only*: forward and backward from the mean of the outputs, without targets, losses and optimizer, in the same precision. *Boxes*: how many
+of torchvision's final boxes ours has, of the same class, with IoU >= 0.999 (bf16: >= 0.9) and a score within 1e-4 (bf16: 0.05); with
+random weights many scores nearly tie, so that bf16 exchanges boxes that a trained network would not.
 What this does not show: trained weights, real pictures, several threads unless the line says so."""
 
 
@@ -89,12 +90,12 @@ def floor_step(model: Detector, images: ImageBatch, context: Callable[[], Any]) 
     return step
 
 
-def prediction(pair: Pair, context: Callable[[], Any]) -> Step:
+def prediction(pair: Pair, model: Detector, context: Callable[[], Any]) -> Step:
     """As ``fusion_det.load`` does it."""
 
     def step() -> object:
         with torch.inference_mode(), context():
-            return pair.ours.eval().predict(pair.images)
+            return model.eval().predict(pair.images)
 
     return step
 
@@ -123,7 +124,8 @@ def arms(pair: Pair, parts: list[str]) -> dict[str, dict[str, Step]]:
         steps = found.setdefault("predict", {})
         steps["torchvision fp32"] = torch.inference_mode()(pair.their_boxes)
         for precision in precisions:
-            steps[f"ours {precision}"] = prediction(pair, context(precision))
+            steps[f"ours {precision}"] = prediction(pair, model, context(precision))
+            steps[f"ours {precision}, fast"] = prediction(pair, pair.fast, context(precision))
     return found
 
 
@@ -148,10 +150,12 @@ def measure(name: str, arguments: argparse.Namespace, device: torch.device) -> d
     agreement: dict[str, Any] = {}
     if pair.theirs is not None and not arguments.unchecked:
         agreement["losses"] = loss_difference(pair)
-        agreement |= {precision: same_boxes(pair, precision) for precision in ("fp32", "bf16")}
+        agreement |= {precision: same_boxes(pair, pair.ours, precision) for precision in ("fp32", "bf16")}
+        agreement |= {f"{precision}, fast": same_boxes(pair, pair.fast, precision) for precision in ("fp32", "bf16")}
         print(name, agreement, flush=True)
         assert agreement["losses"] < 1e-3, "other losses than torchvision's"
-        assert len(set(agreement["fp32"].split(" of "))) == 1, "other boxes than torchvision's"
+        for arm in ("fp32", "fp32, fast"):
+            assert len(set(agreement[arm].split(" of "))) == 1, "other boxes than torchvision's"
     found = {part: alternate(steps, arguments.rounds, device) for part, steps in arms(pair, arguments.parts).items()}
     return {"agreement": agreement, "size": pair.size, "times": found}
 

@@ -107,6 +107,7 @@ def load_ensemble(
     *,
     device: str = "auto",
     use_ema: bool = True,
+    fast: bool = False,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     late_fusion: Mapping[str, Any] | None = None,
@@ -116,7 +117,7 @@ def load_ensemble(
     names = [paths] if isinstance(paths, str | Path) else list(paths)
     if repeated := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"{repeated[0]} is named twice", where="checkpoint", mend="name each checkpoint once, and weigh it with weights=")
-    detectors = [load(name, device=device, use_ema=use_ema) for name in names]
+    detectors = [load(name, device=device, use_ema=use_ema, fast=fast) for name in names]
     return Ensemble(detectors, scales=scales, flip=flip, late_fusion=late_fusion, weights=weights)
 
 
@@ -127,6 +128,7 @@ def chosen_ensemble(settings: EvaluateConfig | PredictConfig) -> Ensemble:
         settings.checkpoint,
         device=settings.device,
         use_ema=settings.use_ema,
+        fast=settings.fast,
         scales=settings.tta.scales,
         flip=settings.tta.flip,
         late_fusion=settings.late_fusion,

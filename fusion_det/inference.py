@@ -21,6 +21,7 @@ from fusion_det.data.images import read_image
 from fusion_det.engine.checkpoint import load_checkpoint
 from fusion_det.engine.device import autocast, choose_device, choose_precision
 from fusion_det.errors import CheckpointError, ConfigError, DataError, FusionDetError, raise_all
+from fusion_det.fast.prepare import make_fast
 from fusion_det.structures import Detections, ImageBatch
 from fusion_det.visualize import draw_boxes, save_png
 
@@ -114,9 +115,9 @@ class PicturePredictor:
 
 
 class LoadedDetector(PicturePredictor):
-    """A detector with its classes. ``model`` is in evaluation mode on ``device``."""
+    """A detector with its classes. ``model`` is in evaluation mode on ``device``; ``fast``: see :func:`load`."""
 
-    def __init__(self, state: dict[str, Any], *, device: torch.device, use_ema: bool, where: str) -> None:
+    def __init__(self, state: dict[str, Any], *, device: torch.device, use_ema: bool, where: str, fast: bool = False) -> None:
         self.config: dict[str, Any] = state["config"]
         self.class_names: tuple[str, ...] = tuple(state["class_names"])
         self.category_ids: tuple[int, ...] = tuple(state["category_ids"])
@@ -134,6 +135,8 @@ class LoadedDetector(PicturePredictor):
         self.model.to(device).eval()
         if self.config["trainer"]["channels_last"]:
             self.model.channels_last()
+        if fast:
+            make_fast(self.model, self.buckets[0])
         self.device, self.precision = device, choose_precision(self.config["trainer"]["precision"], device)
         self.level_names = tuple(level.name for level in self.model.head.levels)  # type: ignore[union-attr]
 
@@ -144,13 +147,15 @@ class LoadedDetector(PicturePredictor):
             return self.model.predict(images.to(self.device)).to("cpu")
 
 
-def load(path: str | Path, *, device: str = "auto", use_ema: bool = True) -> LoadedDetector:
+def load(path: str | Path, *, device: str = "auto", use_ema: bool = True, fast: bool = False) -> LoadedDetector:
     """The detector of a checkpoint made by training: its config, classes and ids are inside.
 
     ``device``: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. ``use_ema``: the averaged weights, where the checkpoint has them.
+    ``fast``: ``model`` is changed for prediction only, see :func:`fusion_det.fast.prepare.make_fast`: float32 boxes are the same up to
+    rounding. Without it they are those of validation in training to the bit, and the weights are the checkpoint's.
     Raises ``CheckpointError`` for a damaged or foreign file.
     """
-    return LoadedDetector(load_checkpoint(path), device=choose_device(device), use_ema=use_ema, where=str(path))
+    return LoadedDetector(load_checkpoint(path), device=choose_device(device), use_ema=use_ema, where=str(path), fast=fast)
 
 
 def to_tensor(picture: Any) -> Tensor:

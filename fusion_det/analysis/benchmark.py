@@ -23,6 +23,7 @@ from fusion_det.detector import Detector
 from fusion_det.engine.device import choose_device, choose_precision
 from fusion_det.engine.memory import keep_freed_memory
 from fusion_det.errors import ConfigError, FusionDetError
+from fusion_det.fast.prepare import make_fast
 from fusion_det.rehearsal import describe
 
 if TYPE_CHECKING:
@@ -84,7 +85,9 @@ def measure(subject: Subject, settings: BenchmarkConfig) -> Measured:
     precision = choose_precision(settings.precision or trainer["precision"], device)
     if threads := settings.threads or trainer["threads"]:
         torch.set_num_threads(threads)
-    detector = subject.build(device)
+    detector = subject.build(device).eval()
+    if settings.fast:
+        make_fast(detector, subject.size)
     scene = Scene(subject.size, precision, subject.num_classes, settings.objects, settings.candidates)
     clock = Clock(device, settings.warmup, settings.rounds, settings.seconds)
     meter = MemoryMeter(device)
@@ -94,8 +97,14 @@ def measure(subject: Subject, settings: BenchmarkConfig) -> Measured:
     if device.type == "cpu":
         keep_freed_memory()  # as training does
     latency = {batch: prediction_times(detector, scene, batch, clock) for batch in batches}
-    training = training_speed(detector, scene, batch_size, subject.config, clock, meter) if settings.training else None
-    return Measured(latency, memory, training, _notes(settings, detector, device, precision, meter))
+    notes = _notes(settings, detector, device, precision, meter)
+    training = None
+    if settings.training:
+        if settings.fast:
+            del detector  # one at a time in memory; this one cannot learn
+            detector = subject.build(device)
+        training = training_speed(detector, scene, batch_size, subject.config, clock, meter)
+    return Measured(latency, memory, training, notes)
 
 
 def _notes(settings: BenchmarkConfig, detector: Detector, device: torch.device, precision: str, meter: MemoryMeter) -> list[str]:
@@ -107,6 +116,9 @@ def _notes(settings: BenchmarkConfig, detector: Detector, device: torch.device, 
         f"{torch.cuda.get_device_name(device) if device.type == 'cuda' else cpu}, {precision}, {layout}, torch {torch.__version__}; "
         f"{late_fusion}; pictures lie on the device, results stay there; the device is waited for. Memory: {meter.meaning}."
     ]
+    if settings.fast:
+        made = "BatchNorm folded, weights in oneDNN's order" if device.type == "cpu" else "BatchNorm folded"
+        notes.append(f"Prediction: {made} (fast=true); counted parameters and training steps are those of the detector as it is trained.")
     if settings.training:
         notes.append("Training step: forward, losses, backward, clipping and optimizer; no loading of data, no averaged weights.")
     return notes

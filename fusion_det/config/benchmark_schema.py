@@ -37,6 +37,8 @@ class BenchmarkConfig(Settings):
     """false: count only, which needs neither memory nor time."""
     training: bool = True
     """Measure training steps too."""
+    fast: bool = True
+    """Predict as tools/predict.py does: BatchNorm folded, weights reordered. Training steps and counts are not touched."""
     candidates: PositiveInt | None = 1000
     """Made-up candidates per picture that late fusion gets; null: what the head gives."""
     objects: PositiveInt = 7

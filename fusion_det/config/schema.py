@@ -196,6 +196,8 @@ class EvaluateConfig(Settings):
     """Loader processes."""
     use_ema: bool = True
     """Use the averaged weights, if there are any."""
+    fast: bool = False
+    """Fold BatchNorm and reorder weights before predicting."""
     expect: Expectations = {}
     """Metric -> [value, tolerance]; a result outside makes the tool exit with 4."""
 
@@ -244,6 +246,8 @@ class PredictConfig(Settings):
     """Draw the boxes into copies of the pictures."""
     use_ema: bool = True
     """Use the averaged weights, if there are any."""
+    fast: bool = True
+    """Fold BatchNorm and reorder weights before predicting: the same boxes up to rounding."""
 
 
 class EnsembleConfig(Settings):

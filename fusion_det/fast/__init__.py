@@ -1,0 +1,1 @@
+"""A trained detector made ready for nothing but prediction: ``folding.py`` takes BatchNorm away, ``packing.py`` reorders weights."""
