@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from run_folders import write_run
 from tiny_checkpoint import tiny_state
 
 from fusion_det.analysis.fusion_probe import fusion_probe
-from fusion_det.compare.insight import gather
+from fusion_det.compare.insight import gather, latency
 from fusion_det.compare.insight.decisions import _under
 from fusion_det.compare.insight.kept import Kept
+from fusion_det.compare.insight.looked import Looked
+from fusion_det.compare.report.latency_part import milliseconds
 from fusion_det.config.cli import main
 from fusion_det.engine.checkpoint import save_checkpoint
 from fusion_det.inference import load
@@ -31,7 +34,11 @@ def runs(tmp_path_factory, coco_root) -> str:
             folder = write_run(root / f"{name}{seed}", coco_root, seed=seed, noise=3.0 - 2 * number, words=["neck=fpn"])
             if seed == 0:
                 words = ["neck=fpn", "fusion=aff"] if number else ["neck=fpn"]
-                save_checkpoint(folder / "last.pt", tiny_state(coco_root, number, words))
+                state = tiny_state(coco_root, number, words)
+                save_checkpoint(folder / "last.pt", state)
+            config = state["config"] | {"seed": seed}
+            (folder / "config.yaml").write_text(yaml.safe_dump(config))
+            (folder / "metrics.jsonl").write_text('{"perf/images_per_s": 12}\n{"perf/images_per_s": 14}\n{"perf/images_per_s": "x"}\n{"per')
     return f'runs=a={root}/a0,{root}/a1; "{HOSTILE}"={root}/b0,{root}/b1'
 
 
@@ -92,9 +99,10 @@ def test_weights_of_an_object_are_those_under_its_box():
 
 
 def test_nothing_is_measured_twice_and_the_files_stay_the_same(runs, study, monkeypatch):
-    names = ("report.html", "report.md", "insight/reliance.json", "insight/decisions.json")
+    names = ("report.html", "report.md", "insight/reliance.json", "insight/decisions.json", "insight/latency.json")
     before = [(study / name).read_bytes() for name in names]
     monkeypatch.setattr(gather._Opened, "detector", property(lambda self: pytest.fail("a detector was opened again")))
+    monkeypatch.setattr(latency, "measure_latency", lambda *_, **__: pytest.fail("a latency was measured again"))
     compare(study, runs)
     assert before == [(study / name).read_bytes() for name in names]
 
@@ -105,11 +113,31 @@ def test_it_can_be_switched_off(runs, tmp_path):
     assert not (tmp_path / "insight").exists()
 
 
+def test_latency_is_measured_beside_the_baseline_and_shown(study, tmp_path):
+    (found,) = json.loads((study / "insight" / "latency.json").read_text())["results"].values()
+    for kind in ("network", "with late fusion"):
+        assert 0 < found[kind]["ms"] <= found[kind]["p95_ms"]
+        assert 0 < found[kind]["base_ms"] <= found[kind]["base_p95_ms"]
+    assert found["size"] == [64, 64]
+    part = (study / "report.html").read_text().split('id="cost"')[1].split("</section>")[0]
+    ratio = found["network"]["ms"] / found["network"]["base_ms"]
+    assert f"{ratio:.2f} x; p95 {found['network']['p95_ms']:.1f}" in part
+    assert "AP against ms per picture, network" in part
+    assert ">13<" in part  # training pictures per second
+    two = {kind: {"ms": 30.0, "p95_ms": 33.0, "base_ms": 20.0, "base_p95_ms": 22.0} for kind in ("network", "with late fusion")}
+    one = {kind: {"ms": 10.0, "p95_ms": 11.0, "base_ms": 10.0, "base_p95_ms": 12.0} for kind in two}
+    assert milliseconds("a", Looked({"b": two, "c": one})) == {"a": 15.0, "b": 22.5, "c": 15.0}
+
+
 def test_what_fails_is_a_sentence(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(latency, "measure_latency", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(gather, "make_gallery", lambda outcome: [][1])
     monkeypatch.setattr(gather, "_reliance", lambda opened, seconds: 1 / 0)
     html, lines = compare(tmp_path, runs)
     assert "of a, &lt;b&gt;@x were not looked at: ZeroDivisionError: division by zero." in html
     assert "ZeroDivisionError" in lines
+    assert "The latency of &lt;b&gt;@x was not measured: ZeroDivisionError: division by zero." in html
+    assert "No pictures are shown: IndexError: list index out of range." in html
     assert "verdict" in html
 
 

@@ -36,7 +36,15 @@ STEPS = {"count": "20"}
 @pytest.fixture(scope="module")
 def words(coco_root) -> list[str]:
     """Two arms, two seeds."""
-    return ["arms=neck=fpn; neck=none", "seeds=0,1", "data=coco", f"data.root={coco_root}", "jobs=2", "statistics.resamples=20"]
+    return [
+        "arms=neck=fpn; neck=none",
+        "seeds=0,1",
+        "data=coco",
+        f"data.root={coco_root}",
+        "jobs=2",
+        "statistics.resamples=20",
+        "explain=false",
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from fusion_det.compare.insight.gallery import Gallery, make_gallery
 from fusion_det.compare.insight.kept import Kept
+from fusion_det.compare.insight.latency_look import look_at_latency
+from fusion_det.compare.insight.looked import Looked, reason_of
 from fusion_det.compare.insight.subjects import Subject, Subjects, subjects_of
 from fusion_det.compare.outcome import Outcome
-from fusion_det.errors import FusionDetError
-from fusion_det.evaluation.box_metrics import printable
 
 if TYPE_CHECKING:
     from fusion_det.data.coco_index import CocoIndex
@@ -24,22 +24,14 @@ _SECONDS_OF_ABLATIONS, _MOST_SECONDS_PER_ARM = 150.0, 25.0
 
 
 @dataclass(frozen=True)
-class Looked:
-    """One kind of measurement."""
-
-    arms: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Plain results by arm."""
-    why: dict[str, str] = field(default_factory=dict)
-    """By arm: why there is none."""
-
-
-@dataclass(frozen=True)
 class Insights:
     """Of a whole study; empty where nothing was looked at."""
 
-    reliance: Looked = Looked()
-    decisions: Looked = Looked()
+    reliance: Looked = field(default_factory=Looked)
+    decisions: Looked = field(default_factory=Looked)
     gallery: Gallery | None = None
+    latency: Looked = field(default_factory=Looked)
+    """Of every arm but the baseline, beside it."""
     seed: int | None = None
     """Of the runs that were looked at, if it is the same for all."""
 
@@ -55,20 +47,20 @@ def gather_insights(outcome: Outcome) -> Insights:
         subjects = subjects_of(outcome)
     except OSError as error:
         nothing = Looked(why=dict.fromkeys(outcome.arms, f"its checkpoint cannot be read: {error.strerror}"))
-        return Insights(nothing, nothing)
+        return Insights(nothing, nothing, _gallery(outcome), look_at_latency(outcome))
     seconds = min(_MOST_SECONDS_PER_ARM, _SECONDS_OF_ABLATIONS / max(len(subjects.found), 1))
     opened = [_Opened(subject) for subject in subjects]
     reliance = _look(outcome, subjects, opened, "reliance", lambda it: _reliance(it, seconds))
     decisions = _look(outcome, subjects, opened, "decisions", _decisions)
-    return Insights(reliance, decisions, _gallery(outcome), subjects.seed)
+    return Insights(reliance, decisions, _gallery(outcome), look_at_latency(outcome), subjects.seed)
 
 
 def _gallery(outcome: Outcome) -> Gallery | None:
     try:
         return make_gallery(outcome)
-    except Exception as error:
+    except Exception as error:  # as below
         logger.debug("gallery", exc_info=error)
-        return None
+        return Gallery({}, why=reason_of(error))
 
 
 def _decisions(opened: _Opened) -> dict[str, Any]:
@@ -120,12 +112,7 @@ def _look(
             arms[subject.arm] = kept[key]
         except Exception as error:  # a report is worth more than this part of it
             logger.debug("%s of %s", kind, subject.run.name, exc_info=error)
-            why[subject.arm] = _reason(error)
+            why[subject.arm] = reason_of(error)
         finally:
             one.close()
     return Looked(arms, why)
-
-
-def _reason(error: Exception) -> str:
-    words = error.lines[0] if isinstance(error, FusionDetError) else f"{type(error).__name__}: {error}"
-    return printable(words.splitlines()[0])[:300] if words else type(error).__name__

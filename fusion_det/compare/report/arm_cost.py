@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 from fusion_det.compare.outcome import Outcome
 from fusion_det.compare.run_record import RunRecord
 from fusion_det.errors import FusionDetError
+
+METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class ArmCost:
     """Height and width that the FLOPs hold for."""
     seconds: float | None
     """Wall time of training, mean over the runs that know it."""
+    speed: float | None
+    """Training pictures per second: median over the epochs of all runs."""
     why: str = ""
     """Why FLOPs are unknown."""
 
@@ -41,9 +47,24 @@ def _cost(runs: list[RunRecord], known: dict[str, Any]) -> ArmCost:
     counted, why = _counted(runs[0], known)
     single = parameters.pop() if len(parameters) == 1 else None
     if counted is None:
-        return ArmCost(single, None, {}, None, seconds, why)
+        return ArmCost(single, None, {}, None, seconds, _speed(runs), why)
     parts = {name: part.flops for name, part in counted.parts.items()}
-    return ArmCost(single, counted.total.flops, parts, counted.size, seconds)
+    return ArmCost(single, counted.total.flops, parts, counted.size, seconds, _speed(runs))
+
+
+def _speed(runs: list[RunRecord]) -> float | None:
+    """From the logs of the trainings; lines that cannot be read are passed over."""
+    found: list[float] = []
+    for file in {run.trained / METRICS for run in runs if run.trained is not None}:
+        try:
+            lines = file.read_bytes().splitlines()
+        except OSError:
+            continue
+        for line in lines:
+            if b"perf/images_per_s" in line:
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    found.append(float(json.loads(line)["perf/images_per_s"]))
+    return statistics.median(found) if found else None
 
 
 def _counted(run: RunRecord, known: dict[str, Any]) -> tuple[Any, str]:

@@ -16,7 +16,7 @@ _GAP, _TOP, _TALLEST = 8.0, 18.0, 260.0
 
 def gallery_section(baseline: str, places: Mapping[str, int], gallery: Gallery | None) -> Section | None:
     """What only one of both finds: counts of all pictures, and some of them."""
-    if gallery is None or not gallery.found:
+    if gallery is None or not (gallery.found or gallery.why):
         return None
     lead = ["At IoU 0.5, with the score threshold that gives each run its best F1."]
     if gallery.shown:
@@ -27,7 +27,9 @@ def gallery_section(baseline: str, places: Mapping[str, int], gallery: Gallery |
     if gallery.why:
         lead.append(f"No pictures are shown: {gallery.why}.")
     charts = tuple(Chart(_drawn(number, baseline, shown), _caption(baseline, shown)) for number, shown in enumerate(gallery.shown))
-    return Section("gallery", "What only one of both finds", tuple(lead), charts, tables=_tables(baseline, places, gallery))
+    return Section(
+        "gallery", "What only one of both finds", tuple(lead), charts, tables=_tables(baseline, places, gallery) if gallery.found else ()
+    )
 
 
 def _tables(baseline: str, places: Mapping[str, int], gallery: Gallery) -> tuple[Table, ...]:

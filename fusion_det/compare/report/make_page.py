@@ -34,7 +34,7 @@ def make_page(outcome: Outcome, explained: Explained, costs: Mapping[str, ArmCos
     sections = (
         verdict_section(outcome, places),
         difference_section(outcome, places),
-        cost_section(outcome, places, costs),
+        cost_section(outcome, places, costs, insights.latency),
         curve_section(outcome, places),
         metric_section(outcome, places),
         class_section(outcome, places),

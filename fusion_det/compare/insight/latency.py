@@ -1,0 +1,62 @@
+"""Latency of an arm beside the baseline's, with late fusion and without, both run in turn. Imports torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from fusion_det.analysis.peak_memory import MemoryMeter
+from fusion_det.analysis.speed import NETWORK, WHOLE, Scene, prediction_memory, predictor
+from fusion_det.analysis.timing import Clock, Work
+from fusion_det.build import build_detector
+from fusion_det.data.buckets import buckets_of
+from fusion_det.detector import Detector
+from fusion_det.engine.device import choose_device, choose_precision
+from fusion_det.rehearsal import Size
+
+_ROUNDS, _WARMUP = 40, 3
+
+
+def measure_latency(base: Mapping[str, Any], arm: Mapping[str, Any], num_classes: int, *, seconds: float) -> dict[str, Any]:
+    """Times of one made-up picture of the data set's largest shape, random weights, 1,000 made-up candidates, in about ``seconds``.
+
+    ``{"network" and "with late fusion": {"ms", "p95_ms", "base_ms", "base_p95_ms"}, "memory": bytes on a GPU, "size", "device", "rounds"}``
+    """
+    device = choose_device("auto")
+    height, width = buckets_of(base["data"], base["data"]["image_size"])[0]
+    works: dict[str, Work] = {}
+    memory = None
+    for name, config in (("base", base), ("arm", arm)):
+        detector = _built(config, num_classes, device)
+        scene = _scene(config, (height, width), num_classes, device)
+        if device.type == "cuda" and name == "arm":
+            memory = prediction_memory(detector, scene, 1, MemoryMeter(device))
+        works |= {f"{name} {kind}": work for kind, work in predictor(detector, scene, 1).items()}
+    times = Clock(device, warmup=_WARMUP, rounds=_ROUNDS, seconds=seconds).alternate(works)
+    found: dict[str, Any] = {
+        kind: {
+            "ms": 1e3 * times[f"arm {kind}"].median, "p95_ms": 1e3 * times[f"arm {kind}"].p95,
+            "base_ms": 1e3 * times[f"base {kind}"].median, "base_p95_ms": 1e3 * times[f"base {kind}"].p95,
+        }
+        for kind in (NETWORK, WHOLE)
+    }  # fmt: skip
+    rounds = times[f"arm {NETWORK}"].rounds
+    return {**found, "memory": memory, "size": [height, width], "device": _device_name(device), "rounds": rounds}
+
+
+def _built(config: Mapping[str, Any], num_classes: int, device: torch.device) -> Detector:
+    detector = build_detector(config, num_classes, seed=0, load_pretrained=False).to(device).eval()
+    return detector.channels_last() if config["trainer"]["channels_last"] else detector
+
+
+def _scene(config: Mapping[str, Any], size: Size, num_classes: int, device: torch.device) -> Scene:
+    return Scene(size, choose_precision(config["trainer"]["precision"], device), num_classes)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"CPU, {torch.get_num_threads()} of {os.cpu_count()} cores"
