@@ -20,7 +20,8 @@ from torch import Tensor, nn
 class LevelSpec(NamedTuple):
     """One feature level: its name (``C3`` for a backbone's stride 8, ``P3`` for a neck's), channel count and stride in input pixels.
 
-    Sequences of levels are ordered fine to coarse (small stride first), everywhere.
+    Sequences of levels are ordered fine to coarse (small stride first), everywhere. Two maps of one stride may be levels of their own:
+    then the one that the network makes first stands first, and a letter tells them apart (``C5a``, ``C5b``).
     """
 
     name: str
@@ -138,13 +139,19 @@ class Detections(_OnDevice):
         return replace(self, boxes=torch.minimum(boxes.clamp(min=0), limits))
 
 
-def check_levels(levels: Sequence[LevelSpec], *, owner: str) -> tuple[LevelSpec, ...]:
-    """Levels as a tuple, or a ``ValueError`` if they are none, not fine to coarse, or share a name."""
+def check_levels(levels: Sequence[LevelSpec], *, owner: str, one_per_stride: bool = False) -> tuple[LevelSpec, ...]:
+    """Levels as a tuple, or a ``ValueError`` if they are none, not fine to coarse, or share a name.
+
+    ``one_per_stride``: refuse levels that share a stride as well, for parts that tell levels apart by their strides.
+    """
     strides = [level.stride for level in levels]
     if not levels:
         raise ValueError(f"{owner}: expected at least one level, got none")
-    if strides != sorted(set(strides)):
+    names = [level.name for level in levels]
+    if strides != sorted(strides):
         raise ValueError(f"{owner}: expected strides that grow from fine to coarse, got {strides}")
-    if len({level.name for level in levels}) != len(levels):
-        raise ValueError(f"{owner}: level names repeat: {[level.name for level in levels]}")
+    if len(set(names)) != len(names):
+        raise ValueError(f"{owner}: level names repeat: {names}")
+    if one_per_stride and len(set(strides)) != len(strides):
+        raise ValueError(f"{owner}: expected one level per stride, got {names} at strides {strides}")
     return tuple(levels)

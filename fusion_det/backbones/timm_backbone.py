@@ -11,6 +11,7 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
+from fusion_det.backbones.first_blocks import first_stages, level_names, run_stages
 from fusion_det.backbones.frozen import PartlyFrozen
 from fusion_det.backbones.weights import load_timm_features
 from fusion_det.errors import ConfigError
@@ -20,6 +21,8 @@ from fusion_det.structures import LevelSpec
 class TimmBackbone(PartlyFrozen):
     """``timm.create_model(name, features_only=True)`` at the given strides.
 
+    A stride may stand twice where the network has blocks (MobileNet, EfficientNet): then the map behind its first block is a level of its
+    own, as in torchvision's detectors on MobileNetV3 (:mod:`.first_blocks`): ``[16, 32, 32]`` gives C4, C5a and C5b.
     ``weights``: ``null`` with ``pretrained`` takes timm's own (from its hub or local cache); a file path takes that file;
     ``package:NAME`` takes an installed weight package. ``frozen_stages``: 0 trains everything, k freezes all parameters up to and
     including timm's k-th feature stage (1 is usually the stem). ``frozen_norm``: BatchNorm keeps its pre-trained statistics and affine
@@ -41,8 +44,9 @@ class TimmBackbone(PartlyFrozen):
         indices = _choose_indices(name, strides)
         self.net = load_timm_features(name, indices, pretrained=pretrained, weights=weights)
         self.channels_last_features = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
-        channels = self.net.feature_info.channels()
-        self.levels = tuple(LevelSpec(f"C{s.bit_length() - 1}", c, s) for s, c in zip(strides, channels, strict=True))
+        self.starts = _choose_starts(name, strides)
+        channels = _channels(name, indices, self.starts) if self.starts else self.net.feature_info.channels()
+        self.levels = tuple(LevelSpec(*level) for level in zip(level_names(strides), channels, strides, strict=True))
         pretrained_cfg: dict[str, Any] = self.net.pretrained_cfg if hasattr(self.net, "pretrained_cfg") else _pretrained_cfg(name)
         self.mean = tuple(255.0 * value for value in pretrained_cfg["mean"])
         self.std = tuple(255.0 * value for value in pretrained_cfg["std"])
@@ -69,7 +73,7 @@ class TimmBackbone(PartlyFrozen):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised pictures [B, 3, H, W] -> one NCHW map per level, fine to coarse."""
-        maps = self.net(images)
+        maps = run_stages(self.net, images, self.starts) if self.starts else self.net(images)
         return [m.permute(0, 3, 1, 2) for m in maps] if self.channels_last_features else list(maps)
 
 
@@ -99,7 +103,7 @@ def _choose_indices(name: str, strides: Sequence[int]) -> tuple[int, ...]:
     if len(set(reductions)) == 1 and len(reductions) > 1:
         fault = f"{name} is a plain transformer: all its maps have stride {reductions[0]}, so there is no pyramid to fuse"
         raise ConfigError(fault, where="backbone.name", mend=choose)
-    if not strides or list(strides) != sorted(set(strides)):
+    if not strides or list(strides) != sorted(strides) or any(strides.count(stride) > 2 for stride in strides):
         fault = f"strides {list(strides)} do not grow" if strides else "a backbone without levels"
         raise ConfigError(fault, where="backbone.strides", mend="list them fine to coarse, e.g. [8,16,32]")
     missing = [s for s in strides if s not in reductions]
@@ -110,4 +114,23 @@ def _choose_indices(name: str, strides: Sequence[int]) -> tuple[int, ...]:
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"{name} does not take pictures of any size: {error}", where="backbone.name", mend=choose) from error
     # Some families (DLA, TResNet) leave out their first map by default, so the positions here are not timm's indices.
-    return tuple(model.feature_info.out_indices[reductions.index(s)] for s in strides)
+    return tuple(model.feature_info.out_indices[reductions.index(s)] for s in sorted(set(strides)))
+
+
+def _choose_starts(name: str, strides: Sequence[int]) -> frozenset[int]:
+    """Stages with a first block whose map is wanted, of strides that stand twice; ``ConfigError`` for networks without them."""
+    twice = {stride for stride in strides if strides.count(stride) > 1}
+    if not twice:
+        return frozenset()
+    try:
+        return first_stages(_meta_model(name), twice)
+    except ValueError as error:
+        fault = f"strides {list(strides)}: {name} has no second map of stride {', '.join(map(str, sorted(twice)))}: {error}"
+        mend = "list each stride once; only MobileNets and EfficientNets have a map behind the first block of a stride"
+        raise ConfigError(fault, where="backbone.strides", mend=mend) from error
+
+
+def _channels(name: str, indices: Sequence[int], starts: frozenset[int]) -> list[int]:
+    """Widths of all maps, those of first blocks included."""
+    net = _meta_model(name, out_indices=indices).eval()
+    return [m.shape[1] for m in run_stages(net, torch.empty(1, 3, 64, 64, device="meta"), starts)]

@@ -16,7 +16,7 @@ from fusion_det.convert.load_report import LoadReport
 from fusion_det.convert.torchvision_models import MODELS, split_source
 from fusion_det.convert.torchvision_weights import load_torchvision
 from fusion_det.engine.checkpoint import save_checkpoint
-from fusion_det.errors import CheckpointError, ConfigError
+from fusion_det.errors import CheckpointError
 
 
 def save_converted(source: str, path: str | Path, *, overrides: Sequence[str] = (), image_size: int | None = None) -> LoadReport:
@@ -28,9 +28,6 @@ def save_converted(source: str, path: str | Path, *, overrides: Sequence[str] = 
     """
     name, _ = split_source(source, where="source")
     model = MODELS[name]
-    if not model.words:
-        fault = f"a part of torchvision's {name} is not offered here"
-        raise ConfigError(fault, where="source", mend=f"start a training from it with init_from={source}")
     names = get_model_weights(name).DEFAULT.meta["categories"]
     ids = [index for index, category in enumerate(names) if index and category != "N/A"]
     class_names = [names[index] for index in ids]

@@ -21,7 +21,7 @@ class TorchvisionModel(NamedTuple):
     rules: tuple[Rule, ...]
     """Their names to ours; those of a ResNet's body start with ``backbone.``, before which timm's networks have ``net.``."""
     words: str
-    """Overrides, beside ``experiment=null``, that build the same detector; empty while a part of it is not offered."""
+    """Overrides, beside ``experiment=null``, that build the same detector."""
     norm_eps: float = 1e-5
     """What the published network adds to BatchNorm's variances; torchvision sets 0 for files older than a change to it."""
     shapes: str = "data.image_size=1344 data.short_side=800"
@@ -39,16 +39,20 @@ _RESNET_WORDS = "backbone=fusion_resnet backbone.block=bottleneck backbone.depth
 
 
 def _fpn(first: int) -> tuple[Rule, ...]:
-    """A pyramid whose finest level is C2 or C3; the oldest files were written before its convolutions stood in sequences."""
+    """A pyramid whose finest level is C2 or C3."""
+    extra = ("backbone.fpn.extra_blocks.p6", "neck.extra.convs.0"), ("backbone.fpn.extra_blocks.p7", "neck.extra.convs.1")
+    return (*_fpn_level("{i}", f"{{i+{first}}}"), *extra)
+
+
+def _fpn_level(theirs: str, ours: str) -> tuple[Rule, ...]:
+    """A level of a pyramid, such as 0 and 5a; the oldest files were written before its convolutions stood in sequences."""
     return (
-        ("backbone.fpn.inner_blocks.{i}.1", f"neck.entries.C{{i+{first}}}.1"),
-        ("backbone.fpn.inner_blocks.{i}.0", f"neck.entries.C{{i+{first}}}.0"),
-        ("backbone.fpn.inner_blocks.{i}", f"neck.entries.C{{i+{first}}}.0"),
-        ("backbone.fpn.layer_blocks.{i}.1", f"neck.blocks.P{{i+{first}}}.1"),
-        ("backbone.fpn.layer_blocks.{i}.0", f"neck.blocks.P{{i+{first}}}.0"),
-        ("backbone.fpn.layer_blocks.{i}", f"neck.blocks.P{{i+{first}}}.0"),
-        ("backbone.fpn.extra_blocks.p6", "neck.extra.convs.0"),
-        ("backbone.fpn.extra_blocks.p7", "neck.extra.convs.1"),
+        (f"backbone.fpn.inner_blocks.{theirs}.1", f"neck.entries.C{ours}.1"),
+        (f"backbone.fpn.inner_blocks.{theirs}.0", f"neck.entries.C{ours}.0"),
+        (f"backbone.fpn.inner_blocks.{theirs}", f"neck.entries.C{ours}.0"),
+        (f"backbone.fpn.layer_blocks.{theirs}.1", f"neck.blocks.P{ours}.1"),
+        (f"backbone.fpn.layer_blocks.{theirs}.0", f"neck.blocks.P{ours}.0"),
+        (f"backbone.fpn.layer_blocks.{theirs}", f"neck.blocks.P{ours}.0"),
     )
 
 
@@ -99,9 +103,16 @@ _FASTER_RCNN: tuple[Rule, ...] = (
     ("roi_heads.box_predictor.cls_score", "head.class_logits"),
     ("roi_heads.box_predictor.bbox_pred", "head.box_deltas"),
 )
+_MOBILENET: tuple[Rule, ...] = (
+    *mobilenet_v3_large("backbone.body", "backbone"), *_fpn_level("0", "5a"), *_fpn_level("1", "5b"), *_FASTER_RCNN
+)  # fmt: skip
 _FASTER_WORDS = (
-    "backbone.first_stride=4 neck=fpn neck.extra.count=1 head=faster_rcnn head.rpn.cell_stride=measured "
+    "neck=fpn neck.extra.count=1 head=faster_rcnn head.rpn.cell_stride=measured "
     "late_fusion.iou_threshold=0.5 late_fusion.max_detections=100"
+)
+_MOBILENET_WORDS = (
+    "backbone=mobilenetv3 backbone.strides=[32,32] backbone.pretrained=false backbone.frozen_stages=3 backbone.frozen_norm=true "
+    f"{_FASTER_WORDS} head.rpn.anchor_sizes=[{','.join(3 * ['[32,64,128,256,512]'])}] head.rpn.score_threshold=0.05"
 )
 _RETINANET_WORDS = "head=retinanet head.cell_stride=measured late_fusion.iou_threshold=0.5 late_fusion.max_detections=300"
 
@@ -129,7 +140,7 @@ MODELS: dict[str, TorchvisionModel] = {
     "fasterrcnn_resnet50_fpn": TorchvisionModel(
         "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth",
         (_RESNET, *_fpn(2), *_FASTER_RCNN),
-        f"{_RESNET_WORDS} backbone.frozen_norm=true {_FASTER_WORDS}",
+        f"{_RESNET_WORDS} backbone.frozen_norm=true backbone.first_stride=4 {_FASTER_WORDS}",
         norm_eps=0.0,
         background=True,
         boxes_per_class=True,
@@ -137,16 +148,23 @@ MODELS: dict[str, TorchvisionModel] = {
     "fasterrcnn_resnet50_fpn_v2": TorchvisionModel(
         "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth",
         (_RESNET, *_fpn(2), *_FASTER_RCNN),
-        f"{_RESNET_WORDS} {_FASTER_WORDS} neck.entry.norm=bn block=conv_bn head.rpn.num_convs=2 head.box_head.convs=4 "
-        "head.box_head.norm=bn head.box_head.linears=1",
+        f"{_RESNET_WORDS} backbone.first_stride=4 {_FASTER_WORDS} neck.entry.norm=bn block=conv_bn head.rpn.num_convs=2 "
+        "head.box_head.convs=4 head.box_head.norm=bn head.box_head.linears=1",
         background=True,
         boxes_per_class=True,
     ),
     "fasterrcnn_mobilenet_v3_large_fpn": TorchvisionModel(
         "fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth",
-        # Its pyramid has two levels of stride 32 and one of 64, which no neck here gives: backbone=mobilenetv3 can start from it.
-        (*mobilenet_v3_large("backbone.body", "backbone"), ("backbone.fpn", "fpn"), *_FASTER_RCNN),
-        "",
+        _MOBILENET,
+        _MOBILENET_WORDS,
+        background=True,
+        boxes_per_class=True,
+    ),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": TorchvisionModel(
+        "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth",
+        _MOBILENET,
+        f"{_MOBILENET_WORDS} head.rpn.per_level_test=150 head.rpn.count_test=150",
+        shapes="data.image_size=640 data.short_side=320",
         background=True,
         boxes_per_class=True,
     ),

@@ -78,10 +78,9 @@ def load_state(
     categories = get_model_weights(name).DEFAULT.meta["categories"]
     state, report = _fit(renamed, model, described, norm_eps, parts=parts, class_names=class_names, categories=categories)
     if not report.matched:
-        hint = f"; the same one is {described.words}" if described.words else ""
-        raise ValueError(f"none of the tensors of torchvision's {name} fits this model{hint}")
+        raise ValueError(f"none of the tensors of torchvision's {name} fits this model; the same one is {described.words}")
     model.load_state_dict(state, strict=False)
-    if described.words and (report.missing or report.unexpected):
+    if report.missing or report.unexpected:
         report.notes.append(f"the same detector as torchvision's is: experiment=null {described.words}")
     return report
 

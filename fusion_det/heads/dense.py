@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from fusion_det.structures import LevelSpec, RawDetections, check_levels
 
 
-def check_head(levels: Sequence[LevelSpec], num_classes: int, *, owner: str) -> tuple[LevelSpec, ...]:
-    """Levels as a tuple, or a ``ValueError`` if they cannot be or there is no class."""
+def check_head(levels: Sequence[LevelSpec], num_classes: int, *, owner: str, one_per_stride: bool = False) -> tuple[LevelSpec, ...]:
+    """Levels as a tuple, or a ``ValueError`` if they cannot be (:func:`fusion_det.structures.check_levels`) or there is no class."""
     if num_classes < 1:
         raise ValueError(f"{owner}: expected at least one class, got {num_classes}")
-    return check_levels(levels, owner=owner)
+    return check_levels(levels, owner=owner, one_per_stride=one_per_stride)
 
 
 def shared_width(levels: Sequence[LevelSpec], *, owner: str) -> int:

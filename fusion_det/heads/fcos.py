@@ -54,7 +54,7 @@ class FCOS(nn.Module):
         cell_stride: Literal["level", "measured"] = "level",
     ) -> None:
         super().__init__()
-        self.levels = check_head(levels, num_classes, owner="head fcos")
+        self.levels = check_head(levels, num_classes, owner="head fcos", one_per_stride=True)  # a range of sizes belongs to one
         channels = shared_width(self.levels, owner="head fcos")
         self.num_classes, self.strides = num_classes, [level.stride for level in self.levels]
         self.point_offset, self.range_factor, self.center_radius = point_offset, range_factor, center_radius

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
@@ -31,7 +32,8 @@ def choose_levels(levels: Sequence[LevelSpec], names: Sequence[str] | None, *, o
 class RoIPool(nn.Module):
     """RoIAlign from the level that fits a box's size (Lin et al., *Feature Pyramid Networks*, CVPR 2017, arXiv 1612.03144, equation 1).
 
-    A box of area w h goes to the level of stride ``2^floor(log2(canonical_stride) + log2(sqrt(w h) / canonical_size))``, or the nearest.
+    A box of area w h goes to the level of stride ``2^floor(log2(canonical_stride) + log2(sqrt(w h) / canonical_size))``, or the nearest;
+    of levels that share a stride, to the first (torchvision's).
     ``levels_used``: names of the levels to pool from; ``None``: those up to stride 32. ``bins`` per side, ``samples`` per side of a bin
     (0: one per pixel), ``aligned``: see :func:`fusion_det.heads.roi_align.roi_align`.
     """
@@ -63,8 +65,9 @@ class RoIPool(nn.Module):
         size = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1).sqrt()
         exponent = (math.log2(self.canonical_stride) + torch.log2(size / self.canonical_size) + ROUNDING).floor()
         index = torch.zeros(size.shape, dtype=torch.int64, device=size.device)
-        for level in self.levels[1:]:
-            index = index + (exponent >= math.log2(level.stride))
+        for place, (finer, level) in enumerate(pairwise(self.levels), start=1):
+            if level.stride > finer.stride:
+                index = torch.where(exponent >= math.log2(level.stride), place, index)
         return index
 
     def forward(self, features: Sequence[Tensor], boxes: Tensor, index: Tensor) -> Tensor:

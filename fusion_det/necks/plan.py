@@ -87,8 +87,8 @@ class Plan:
         if unknown or not self.outputs:
             raise ValueError(f"plan: outputs {unknown or 'none'} are not made by any node; known: {sorted(known)}")
         strides = [known[name] for name in self.outputs]
-        if strides != sorted(set(strides)):
-            raise ValueError(f"plan: outputs must go from fine to coarse, one per stride, got {list(self.outputs)} at strides {strides}")
+        if strides != sorted(strides) or len(set(self.outputs)) != len(self.outputs):
+            raise ValueError(f"plan: outputs must go from fine to coarse, none twice, got {list(self.outputs)} at strides {strides}")
         used = {source for node in self.nodes for source in node.inputs} | set(self.outputs)
         idle = [node.name for node in self.nodes if node.name not in used]
         if idle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from fusion_det.structures import LevelSpec
 
@@ -21,6 +22,10 @@ class Widths:
         if len(widths) != len(levels):
             raise ValueError(f"neck.widths: expected one number per backbone level {[level.name for level in levels]}, got {list(widths)}")
         self.channels = channels
+        for (fine, width), (coarse, other) in pairwise(zip(levels, widths, strict=True)):
+            if fine.stride == coarse.stride and width != other:
+                fault = f"{fine.name} and {coarse.name} share stride {fine.stride} and so one width, got {width} and {other}"
+                raise ValueError(f"neck.widths: {fault}; null gives all levels the neck's channels")
         self._by_stride = {level.stride: width for level, width in zip(levels, widths, strict=True)}
 
     def at(self, stride: int) -> int:

@@ -44,8 +44,8 @@ def make_theirs(name, seed=0, **options):
     return net
 
 
-def make_ours(name, classes):
-    settings = load_settings(get_tool("train"), [*MODELS[name].words.split(), "experiment=null"], CONFIGS).plain()
+def make_ours(name, classes, *words):
+    settings = load_settings(get_tool("train"), [*MODELS[name].words.split(), "experiment=null", *words], CONFIGS).plain()
     return build_detector(settings, classes, seed=0).eval()
 
 

@@ -41,6 +41,7 @@ def test_drawing_names_every_node_with_stride_and_direction():
         ([Node("P3", 8, ())], ["P3"], "has no inputs"),
         ([Node("P3", 8, ("C3",))], ["P9"], "not made by any node"),
         ([Node("P4", 16, ("C4",)), Node("P3", 8, ("C3",))], ["P4", "P3"], "fine to coarse"),
+        ([Node("P3", 8, ("C3",))], ["P3", "P3"], "none twice"),
         ([Node("P3", 8, ("C3",)), Node("Q", 8, ("C3",))], ["P3"], "never used"),
     ],
 )

@@ -42,8 +42,9 @@ def gather(
         inputs = {node.name: node.stride for node in nodes[-len(names) :]}
     if spread:
         nodes.append(Node("G", stride, tuple(inputs), width=NECK_WIDTH))
-        targets = [level.stride for level in levels] + [levels[-1].stride << i for i in range(1, coarser + 1)]
-        outputs = [Node(f"P{at.bit_length() - 1}", at, ("G",), block=True, width=NECK_WIDTH) for at in targets]
+        further = [levels[-1].stride << i for i in range(1, coarser + 1)]
+        targets = [(level.name[1:], level.stride) for level in levels] + [(str(at.bit_length() - 1), at) for at in further]
+        outputs = [Node(f"P{digit}", at, ("G",), block=True, width=NECK_WIDTH) for digit, at in targets]
     else:
         outputs = [Node(f"P{stride.bit_length() - 1}", stride, tuple(inputs), block=True, width=NECK_WIDTH)]
     return Plan.build(levels, [*nodes, *outputs], [node.name for node in outputs])
