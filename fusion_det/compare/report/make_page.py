@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from fusion_det.compare.insight.gather import Insights
 from fusion_det.compare.outcome import Outcome
 from fusion_det.compare.report.arm_cost import ArmCost
+from fusion_det.compare.report.best_part import best_section
 from fusion_det.compare.report.cost_part import cost_section
 from fusion_det.compare.report.decisions_part import decisions_section
 from fusion_det.compare.report.explain import Explained
@@ -36,6 +37,7 @@ def make_page(outcome: Outcome, explained: Explained, costs: Mapping[str, ArmCos
         difference_section(outcome, places),
         cost_section(outcome, places, costs, insights.latency),
         curve_section(outcome, places),
+        best_section(outcome, places),
         metric_section(outcome, places),
         class_section(outcome, places),
         iou_section(outcome, places, explained),
