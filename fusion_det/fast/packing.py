@@ -37,7 +37,7 @@ class _Packing(nn.Module):
         state = (self.weight.data_ptr(), 0 if self.weight.is_inference() else self.weight._version)
         if dtype not in packed or packed[dtype][0] != state:
             weight = self.reorder(self.weight.detach().to(dtype), x)
-            packed[dtype] = state, (weight, None if self.bias is None else self.bias.detach().to(dtype))
+            packed[dtype] = state, (weight, None if self.bias is None else self.bias.detach().to(dtype).contiguous())
         return packed[dtype][1]
 
     def reorder(self, weight: Tensor, x: Tensor) -> Tensor:
@@ -116,4 +116,26 @@ def _precisions() -> tuple[torch.dtype, ...]:
     names = ("_reorder_convolution_weight", "_convolution_pointwise", "_reorder_linear_weight", "_linear_pointwise")
     if not torch.backends.mkldnn.is_available() or not all(hasattr(torch.ops.mkldnn, name) for name in names):
         return ()
-    return (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
+    known = (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
+    return tuple(dtype for dtype in known if _agrees(dtype))
+
+
+def _agrees(dtype: torch.dtype) -> bool:
+    """Whether the operators do here what torch's own do; as they are undocumented, another torch may have changed them."""
+    x = torch.linspace(-1, 1, 1 * 16 * 6 * 6).view(1, 16, 6, 6).to(dtype)
+    kernel = torch.linspace(-1, 1, 16 * 16 * 3 * 3).sin().view(16, 16, 3, 3).to(dtype)
+    bias, matrix, shape = kernel[:, 0, 0, 0].contiguous(), kernel[:, :, 1, 1].contiguous(), ((1, 1), (2, 2), (1, 1), 1)
+    operators = torch.ops.mkldnn
+    try:
+        packed = operators._reorder_convolution_weight(kernel, *shape, list(x.shape))
+        convolved = operators._convolution_pointwise(x, packed, bias, *shape, "none", [], "")
+        rows = x.flatten(2)[0].T.contiguous()
+        multiplied = operators._linear_pointwise(rows, operators._reorder_linear_weight(matrix), bias, "none", [], "")
+    except (RuntimeError, TypeError):
+        return False
+    pairs = (
+        (convolved, nn.functional.conv2d(x.float(), kernel.float(), bias.float(), 2, 1)),
+        (multiplied, nn.functional.linear(rows.float(), matrix.float(), bias.float())),
+    )
+    tolerance = 1e-4 if dtype == torch.float32 else 0.1
+    return all(found.shape == right.shape and torch.allclose(found.float(), right, rtol=0.02, atol=tolerance) for found, right in pairs)

@@ -121,3 +121,16 @@ def test_a_fast_detector_finds_the_same(name):
     with torch.inference_mode(), autocast(CPU, "bf16"):
         exact, rough = (model.features(pictures(2, 64, 96))[0].float() for model in (detector, fast))
     assert float((rough - exact).abs().mean() / exact.abs().mean()) < 0.03
+
+
+def test_operators_that_changed_are_not_used(monkeypatch):
+    assert packing._agrees(torch.float32)
+    right = torch.ops.mkldnn._linear_pointwise
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", lambda *given: right(*given) + 1)
+    assert not packing._agrees(torch.float32)
+
+    def refuses(*given):
+        raise RuntimeError("expected 5 arguments")
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", refuses)
+    assert not packing._agrees(torch.float32)
