@@ -3,14 +3,14 @@
     python benchmarks/scenes_contrasts.py --runs runs/contrasts --jobs 2 --out benchmarks/scenes_contrasts.md
     python benchmarks/scenes_contrasts.py --runs runs/contrasts --finished       # no training: the tables of what is there
 
-Two studies. `levels`: scenes without crosses, five epochs; what a neck loses that leaves fine or deep levels out. `context`: crosses told
+Three studies. `levels`: scenes without crosses, five epochs; what a neck loses that leaves fine or deep levels out. `context`: crosses told
 by a disk 24 to 130 px away. Nobody learns that from nothing in minutes, so every seed has a first lesson: a detector without fusion learns
 to read near cues. All arms of that seed start from its weights, as far as they fit by name and shape (what the fusion adds is new), and
-see all distances for three epochs. Finished runs are kept, the script can be stopped and started again.
+see all distances for three epochs. `operators`: the same for one epoch. Finished runs are kept: stop and start the script as you like.
 
 Each question is asked of a part of the validation set: some classes, crosses within a band of cue distances, boxes within a band of sizes.
-Boxes of these classes outside the band become crowd regions, which COCO's rules ignore. Differences, intervals (seeds and images) and
-verdicts are `fusion_det.compare`'s.
+Boxes outside the band become crowd regions of all classes in question, which COCO's rules ignore. Differences, intervals (seeds and
+images) and verdicts are `fusion_det.compare`'s.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ GATHER = (
     "+neck.topology.stride=null +neck.topology.spread=true +neck.topology.coarser=0 +neck.topology.embed=none"
 )
 IRNN = "neck.context={_target_:fusion_det.necks.context.irnn.IRNN,rounds:2,hidden:null,recurrence:identity}"
+OPERATORS = {f"fpn {name}": f"neck=fpn_bn fusion={name}" for name in ("concat", "aff", "cross_attention")}
 ARMS = {
     "levels": {
         "single C5": "neck=single block=conv_bn neck.topology.spread=true",
@@ -61,16 +62,16 @@ ARMS = {
         "neck.topology._target_=fusion_det.necks.topologies.bifpn.bifpn",
         "gather": f"{GATHER} +neck.topology.context=false",
         "gather + IRNN": f"{GATHER} +neck.topology.context=true {IRNN}",
-        "fpn concat": "neck=fpn_bn fusion=concat",
-        "fpn aff": "neck=fpn_bn fusion=aff",
-        "fpn cross_attention": "neck=fpn_bn fusion=cross_attention",
+        **OPERATORS,
     },
+    "operators": {"fpn": "neck=fpn_bn", **OPERATORS},
 }
-FIRST_LESSON = {"context": ("none", "data=scenes_context data.cue_distance=[24,40] trainer.epochs=5")}
-"""By study, the arm and the overrides of a training that gives all arms of a seed their first weights."""
+FIRST_LESSON = "neck=none block=conv_bn data=scenes_context data.cue_distance=[24,40] trainer.epochs=5"
+"""The training that gives all arms of a seed their first weights in the studies of context."""
 TRAINING = {
     "levels": "data=scenes data.context=0 trainer.epochs=5",
     "context": "data=scenes_context data.cue_distance=[24,130] trainer.epochs=3",
+    "operators": "data=scenes_context data.cue_distance=[24,130] trainer.epochs=1",
 }
 """By study, what every arm is trained on."""
 COMMON = "trainer.pictures=0 logger.progress=false logger.tensorboard=false trainer.eval_every=1"
@@ -94,15 +95,17 @@ class Part:
         return self.side[0] <= side < self.side[1] and self.distance[0] <= annotation.get("cue_distance", 0.0) < self.distance[1]
 
     def of(self, truth: dict[str, Any]) -> dict[str, Any]:
-        """The COCO dict with the classes of this part; boxes outside its bands are crowd regions."""
+        """The COCO dict with the classes of this part; boxes outside its bands are crowd regions of each of them."""
         categories = [category for category in truth["categories"] if category["supercategory"] in self.factors]
         kept = {category["id"] for category in categories}
-        boxes = [
-            row if self.holds(row) else {**row, "iscrowd": 1, "segmentation": {"size": [0, 0], "counts": []}}
-            for row in truth["annotations"]
-            if row["category_id"] in kept
-        ]
-        return {**truth, "categories": categories, "annotations": boxes}
+        boxes: list[dict[str, Any]] = []
+        for row in truth["annotations"]:
+            if row["category_id"] in kept and self.holds(row):
+                boxes.append(row)
+            elif row["category_id"] in kept:
+                boxes += [{**row, "category_id": category, "iscrowd": 1} for category in kept]
+        numbered = [{**row, "id": number} for number, row in enumerate(boxes, start=1)]
+        return {**truth, "categories": categories, "annotations": numbered}
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,6 @@ class Question:
 
 FLAT = ("plain", "detail", "scale", "precision")
 SMALL, LARGE = (0.0, 16.0), (48.0, float("inf"))
-OPERATORS = ("fpn concat", "fpn aff", "fpn cross_attention")
 TOPOLOGIES = ("fpn", "pafpn", "bifpn", "gather", "gather + IRNN")
 QUESTIONS = {
     "1. Scale: one level against several": [
@@ -129,11 +131,14 @@ QUESTIONS = {
         Question("context", "none", TOPOLOGIES, Part(f"crosses, cue {low}-{high - 1} px away", ("context",), distance=(low, high)), "AP50")
         for low, high in BANDS
     ],
-    "3. Operators in one FPN against addition": [
-        Question("context", "fpn", OPERATORS, Part("crosses, cue 24-67 px away", ("context",), distance=(24, 68)), "AP50"),
-        Question("context", "fpn", OPERATORS, Part("crosses, cue 68 px away or more", ("context",), distance=(68, 131)), "AP50"),
-        Question("context", "fpn", OPERATORS, Part("plain objects", ("plain",))),
-    ],
+    **{
+        f"3. Operators in one FPN against addition, {words}": [
+            Question(study, "fpn", tuple(OPERATORS), Part("crosses, cue 24-67 px away", ("context",), distance=(24, 68)), "AP50"),
+            Question(study, "fpn", tuple(OPERATORS), Part("crosses, cue 68 px away or more", ("context",), distance=(68, 131)), "AP50"),
+            Question(study, "fpn", tuple(OPERATORS), Part("plain objects", ("plain",))),
+        ]
+        for study, words in (("operators", "one epoch"), ("context", "three epochs"))
+    },
     "4. Detail and precision: the deepest level against any neck that reaches stride 8": [
         Question("levels", "single C5", ("single C3", "none", "fpn"), Part("detail", ("detail",))),
         Question("levels", "single C5", ("single C3", "none", "fpn"), Part("precision", ("precision",))),
@@ -154,23 +159,22 @@ ABLATED = {
 }
 
 
-def first_lesson(runs: Path, study: str, seed: int) -> Path:
-    return runs / study / f"first_lesson-{seed}"
+def first_lesson(runs: Path, seed: int) -> Path:
+    return runs / "first_lesson" / str(seed)
 
 
 def folder_of(runs: Path, study: str, arm: str, seed: int | str) -> Path:
     return runs / study / f"{arm.replace(' + ', '_').replace(' ', '_')}-{seed}"
 
 
-def prepare(runs: Path, study: str, seed: int, *, threads: int, words: Sequence[str]) -> str:
+def prepare(runs: Path, seed: int, *, threads: int, words: Sequence[str]) -> str:
     """The first lesson of a seed."""
-    arm, overrides = FIRST_LESSON[study]
-    return train(first_lesson(runs, study, seed), [*ARMS[study][arm].split(), *overrides.split(), f"seed={seed}", *words], threads)
+    return train(first_lesson(runs, seed), [*FIRST_LESSON.split(), f"seed={seed}", *words], threads)
 
 
 def teach(runs: Path, study: str, arm: str, seed: int, *, threads: int, words: Sequence[str]) -> str:
     """One run of an arm."""
-    start = [f"init_from={first_lesson(runs, study, seed) / 'last.pt'}"] if study in FIRST_LESSON else []
+    start = [] if study == "levels" else [f"init_from={first_lesson(runs, seed) / 'last.pt'}"]
     overrides = [*ARMS[study][arm].split(), *TRAINING[study].split(), f"seed={seed}", *start, *words]
     return train(folder_of(runs, study, arm, seed), overrides, threads)
 
@@ -297,8 +301,8 @@ def main() -> None:
     if not arguments.finished:
         with ThreadPoolExecutor(arguments.jobs) as pool:
             options = {"threads": threads, "words": arguments.words}
-            first = [(study, seed) for study in arguments.studies if study in FIRST_LESSON for seed in arguments.seeds]
-            for line in pool.map(lambda run: prepare(runs, *run, **options), first):
+            lessons = arguments.seeds if set(arguments.studies) - {"levels"} else []
+            for line in pool.map(lambda seed: prepare(runs, seed, **options), lessons):
                 print(line, flush=True)
             for line in pool.map(lambda run: teach(runs, *run, **options), wanted):
                 print(line, flush=True)
