@@ -37,6 +37,9 @@ class RunningNorm(nn.BatchNorm2d):
 
     Batch statistics of a pooled map rest on one value per image: none at batch 1 (torch refuses it), only a sign at batch 2. Running
     ones work at every batch size and make training and evaluation the same function. They follow each batch before they are used.
+
+    Gradients, from batch 2 on, are those of the differences between images, as in BatchNorm: a part common to all images would push a
+    mean that the statistics then follow, for ever. (With it, AFF's means drifted by 10 deviations between weights and averaged weights.)
     """
 
     running_mean: Tensor
@@ -46,6 +49,9 @@ class RunningNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             self._follow(x.detach().to(self.running_mean.dtype))
+            if len(x) > 1:
+                mean = x.mean((0, 2, 3), keepdim=True)
+                x = x - (mean - mean.detach())  # x as it is; its gradient loses what moves all values alike
         # copies: the next pass updates the buffers in place, perhaps before this one's backward
         mean, var = self.running_mean.clone(), self.running_var.clone()
         return F.batch_norm(x, mean, var, self.weight, self.bias, training=False, eps=self.eps)

@@ -70,8 +70,18 @@ def test_running_norm_finds_mean_and_variance_from_single_values():
 
 def test_running_norm_survives_two_passes_before_one_backward():
     norm, x = RunningNorm(2), torch.randn(3, 2, 1, 1, requires_grad=True)
-    (norm(x) + norm(2 * x)).sum().backward()
+    ((norm(x) + norm(2 * x)) * torch.randn(3, 2, 1, 1)).sum().backward()
     assert x.grad.abs().sum() > 0
+
+
+def test_running_norm_passes_no_gradient_to_what_all_images_share():
+    norm, x, weights = RunningNorm(2), torch.randn(5, 2, 1, 1, requires_grad=True), torch.randn(5, 2, 1, 1)
+    (norm(x) * weights).sum().backward()
+    expected = (weights - weights.mean(0)) / (norm.running_var + norm.eps).sqrt()[:, None, None]
+    assert torch.allclose(x.grad, expected, atol=1e-5)
+    one = torch.randn(1, 2, 1, 1, requires_grad=True)
+    norm(one).sum().backward()
+    assert one.grad.abs().min() > 0  # alone, an image has nothing to differ from, and keeps its gradient
 
 
 def test_pooled_norms():
