@@ -3,10 +3,10 @@
     python benchmarks/scenes_contrasts.py --runs runs/contrasts --jobs 2 --out benchmarks/scenes_contrasts.md
     python benchmarks/scenes_contrasts.py --runs runs/contrasts --finished       # no training: the tables of what is there
 
-Three studies. `levels`: scenes without crosses, five epochs; what a neck loses that leaves fine or deep levels out. `context`: crosses told
-by a disk 24 to 130 px away. Nobody learns that from nothing in minutes, so every seed has a first lesson: a detector without fusion learns
-to read near cues. All arms of that seed start from its weights, as far as they fit by name and shape (what the fusion adds is new), and
-see all distances for three epochs. `operators`: the same for one epoch. Finished runs are kept: stop and start the script as you like.
+Three studies. `levels`: scenes without crosses, three epochs; what a neck loses that leaves fine or deep levels out. `context`: crosses
+told by a disk 24 to 130 px away. Nobody learns that from nothing in minutes, so every seed has a first lesson: a detector without fusion
+learns to read near cues. All arms of that seed start from its weights, as far as they fit by name and shape (what the fusion adds is new),
+and see all distances for three epochs. `operators`: the same for one epoch. Finished runs are kept: stop and start the script as you like.
 
 Each question is asked of a part of the validation set: some classes, crosses within a band of cue distances, boxes within a band of sizes.
 Boxes outside the band become crowd regions of all classes in question, which COCO's rules ignore. Differences, intervals (seeds and
@@ -69,7 +69,7 @@ ARMS = {
 FIRST_LESSON = "neck=none block=conv_bn data=scenes_context data.cue_distance=[24,40] trainer.epochs=5"
 """The training that gives all arms of a seed their first weights in the studies of context."""
 TRAINING = {
-    "levels": "data=scenes data.context=0 trainer.epochs=5",
+    "levels": "data=scenes data.context=0 trainer.epochs=3",
     "context": "data=scenes_context data.cue_distance=[24,130] trainer.epochs=3",
     "operators": "data=scenes_context data.cue_distance=[24,130] trainer.epochs=1",
 }
