@@ -32,6 +32,10 @@ def init_mirrored(conv: nn.Conv2d) -> None:
         conv.weight[half : 2 * half] = -conv.weight[:half]
 
 
+_NOT_PASSED = 0.999
+"""Of the gradient common to all images. The rest is too little to drift by, and a bias before the norm is seen to be in use."""
+
+
 class RunningNorm(nn.BatchNorm2d):
     """BatchNorm that normalises with its running statistics in training, too; same parameters and buffers, equal in evaluation.
 
@@ -51,7 +55,7 @@ class RunningNorm(nn.BatchNorm2d):
             self._follow(x.detach().to(self.running_mean.dtype))
             if len(x) > 1:
                 mean = x.mean((0, 2, 3), keepdim=True)
-                x = x - (mean - mean.detach())  # x as it is; its gradient loses what moves all values alike
+                x = x - _NOT_PASSED * (mean - mean.detach())  # x as it is; its gradient loses what moves all values alike
         # copies: the next pass updates the buffers in place, perhaps before this one's backward
         mean, var = self.running_mean.clone(), self.running_var.clone()
         return F.batch_norm(x, mean, var, self.weight, self.bias, training=False, eps=self.eps)
