@@ -32,8 +32,8 @@ def init_mirrored(conv: nn.Conv2d) -> None:
         conv.weight[half : 2 * half] = -conv.weight[:half]
 
 
-_NOT_PASSED = 0.999
-"""Of the gradient common to all images. The rest is too little to drift by, and a bias before the norm is seen to be in use."""
+_NOT_PASSED = 31 / 32
+"""Of the gradient common to all images, a number that bfloat16 has. The rest lets a bias before the norm have a gradient of its own."""
 
 
 class RunningNorm(nn.BatchNorm2d):
