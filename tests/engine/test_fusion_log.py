@@ -23,7 +23,7 @@ def pictures(folder):
 def test_a_run_logs_weights_and_draws_gates(make_settings, tmp_path, monkeypatch):
     models = []
     make_trainer = Run._make_trainer
-    monkeypatch.setattr(Run, "_make_trainer", lambda run: (make_trainer(run), models.append(run.trainer)))
+    monkeypatch.setattr(Run, "_make_trainer", lambda run, **given: (make_trainer(run, **given), models.append(run.trainer)))
     train(make_settings("run", "fusion=aff", "trainer.epochs=2", "trainer.eval_every=1"), [])
     folder = tmp_path / "run"
     scalars = fusion_scalars(folder)
@@ -63,8 +63,8 @@ def test_no_pictures_if_none_are_wanted_and_none_without_a_decision(make_setting
 def test_a_dead_input_is_warned_about_once_per_run(make_settings, monkeypatch, caplog):
     make_trainer = Run._make_trainer
 
-    def with_dead_input(run):
-        make_trainer(run)
+    def with_dead_input(run, **given):
+        make_trainer(run, **given)
         for model in (run.trainer.model, run.trainer.ema.module):
             model.neck.operators["M4"].edge_weights.data[1] = -1.0
 
