@@ -10,11 +10,9 @@ and unfinished ones go on, so the script can be stopped and started again; `--jo
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -22,12 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import torch
 import torchvision
+from training_runs import REPOSITORY, results_of, train_into
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 FACTORS = ("plain", "detail", "context", "scale", "precision")
 
 
@@ -47,28 +44,15 @@ class Result:
 
 def train(folder: Path, neck: str, seed: int, threads: int, words: Sequence[str], *, finished: bool) -> Result:
     """Train one arm, or go on with it, or read what it came to; with ``finished`` only the last."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(REPOSITORY / "tools/train.py"), f"neck={neck}", f"seed={seed}", f"run_dir={folder}", "resume=auto"]
-    command += [f"trainer.threads={threads}", "trainer.pictures=0", "logger.progress=false", *words]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(REPOSITORY)}
-    if ((results := read(folder)) is None or not results["finished"]) and not finished:
-        with folder.with_suffix(".log").open("a") as log:
-            code = subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log, check=False).returncode
-        results = read(folder)
-    else:
-        code = 0
-    if results is None or not results["finished"]:
+    code = 0 if finished else train_into(folder, [f"neck={neck}", f"seed={seed}", *words], threads)
+    results = results_of(folder)
+    if results is None:
         return Result(neck, seed, None, None, {}, 0, 0.0, code)
     factors = {factor: 100 * results["per_supercategory"][factor]["AP"] for factor in FACTORS}
     summary = results["summary"]
     return Result(
         neck, seed, 100 * summary["AP"], 100 * summary["AP50"], factors, results["parameters"], results["seconds_of_this_process"], code
     )
-
-
-def read(folder: Path) -> dict[str, Any] | None:
-    path = folder / "results.json"
-    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def table(results: Sequence[Result], seeds: Sequence[int], header: str) -> str:

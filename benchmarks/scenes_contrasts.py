@@ -18,8 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from training_runs import results_of, train_into
 
 from fusion_det import load
 from fusion_det.analysis.level_ablation import ablated_detections
@@ -40,7 +39,6 @@ from fusion_det.data.loader import eval_loader
 from fusion_det.evaluation.array_metrics import match
 from fusion_det.evaluation.predictions import DetectionArrays
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 GATHER = (
     "neck=fpn_bn fusion=concat neck.topology._target_=fusion_det.necks.topologies.gather.gather ~neck.topology.smooth_deepest "
     "+neck.topology.stride=null +neck.topology.spread=true +neck.topology.coarser=0 +neck.topology.embed=none"
@@ -74,7 +72,7 @@ TRAINING = {
     "operators": "data=scenes_context data.cue_distance=[24,130] trainer.epochs=1",
 }
 """By study, what every arm is trained on."""
-COMMON = "trainer.pictures=0 logger.progress=false logger.tensorboard=false trainer.eval_every=1"
+COMMON = "logger.tensorboard=false trainer.eval_every=1"
 WIDE = (0.0, float("inf"))
 BANDS = ((24, 44), (44, 56), (56, 68), (68, 90), (90, 110), (110, 131))
 
@@ -181,29 +179,15 @@ def teach(runs: Path, study: str, arm: str, seed: int, *, threads: int, words: S
 
 def train(folder: Path, overrides: Sequence[str], threads: int) -> str:
     """Train into ``folder`` unless it is finished, going on with what is there; one line on how it ended."""
-    name = f"{folder.parent.name}/{folder.name}"
-    if not finished(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, str(REPOSITORY / "tools/train.py"), *overrides, *COMMON.split()]
-        command += [f"run_dir={folder}", "resume=auto", f"trainer.threads={threads}"]
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(REPOSITORY)}
-        with folder.with_suffix(".log").open("a") as log:
-            code = subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log, check=False).returncode
-        if code or not finished(folder):
-            return f"{name}: exit code {code}"
-    return f"{name}: done"
-
-
-def finished(folder: Path) -> bool:
-    path = folder / "results.json"
-    return path.is_file() and json.loads(path.read_text())["finished"]
+    code = train_into(folder, [*overrides, *COMMON.split()], threads)
+    return f"{folder.parent.name}/{folder.name}: " + (f"exit code {code}" if code or not results_of(folder) else "done")
 
 
 def judged(runs: Path, study: str, arm: str) -> dict[str, Path]:
     """By seed, the finished folders of an arm."""
     start = folder_of(runs, study, arm, "").name
     found = {path.name.removeprefix(start): path for path in (runs / study).glob(f"{start}*")}
-    return {seed: path for seed, path in sorted(found.items()) if seed.isdigit() and finished(path)}
+    return {seed: path for seed, path in sorted(found.items()) if seed.isdigit() and results_of(path)}
 
 
 def answer(runs: Path, question: Question) -> Comparison:
