@@ -9,12 +9,11 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor, nn
 
 from fusion_det.heads.anchors import AnchorGrid, Anchors, anchor_cells, anchor_sizes
-from fusion_det.heads.assignment import Assignment
 from fusion_det.heads.box_coder import BoxCoder
+from fusion_det.heads.box_loss import BoxLoss, BoxRegressionLoss
 from fusion_det.heads.dense import check_head, choose_candidates, flatten_anchors, init_normal, prior_bias, shared_width
 from fusion_det.heads.matching import match_anchors
 from fusion_det.heads.tower import Tower
-from fusion_det.losses.boxes import masked_giou_loss, masked_smooth_l1_loss
 from fusion_det.losses.focal import focal_loss
 from fusion_det.structures import LevelSpec, RawDetections, Targets
 
@@ -54,7 +53,7 @@ class RetinaNet(nn.Module):
         average: Literal["image", "batch"],
         focal_alpha: Annotated[float, Field(ge=0, le=1)],
         focal_gamma: NonNegativeFloat,
-        box_loss: Literal["l1", "smooth_l1", "giou"],
+        box_loss: BoxLoss,
         smooth_l1_beta: PositiveFloat,
         box_loss_weight: PositiveFloat,
         prior_probability: Annotated[float, Field(gt=0, lt=1)],
@@ -75,7 +74,7 @@ class RetinaNet(nn.Module):
         }  # fmt: skip
         self.rescue: Literal["ties", "none"] = "ties" if rescue else "none"
         self.average, self.focal_alpha, self.focal_gamma = average, focal_alpha, focal_gamma
-        self.box_loss, self.smooth_l1_beta, self.box_loss_weight = box_loss, smooth_l1_beta, box_loss_weight
+        self.box_loss = BoxRegressionLoss(self.coder, box_loss, beta=smooth_l1_beta, weight=box_loss_weight)
         self.score_threshold, self.candidates_per_level = score_threshold, candidates_per_level
         shapes = len(cells[0])
         self.class_tower = Tower(channels, num_convs, norm, len(self.levels))
@@ -99,7 +98,7 @@ class RetinaNet(nn.Module):
         class_loss = focal_loss(logits, found.labels, alpha=self.focal_alpha, gamma=self.focal_gamma)
         return {
             "loss_cls": (class_loss * ~found.ignored * share).sum(),
-            "loss_box": self.box_loss_weight * self._box_loss(deltas, anchors, found, positive, share.expand_as(class_loss)),
+            "loss_box": self.box_loss(deltas, anchors, found.boxes, positive, share.expand_as(class_loss)),
         }
 
     def _share(self, positive: Tensor) -> Tensor:
@@ -107,14 +106,6 @@ class RetinaNet(nn.Module):
         if self.average == "batch":
             return (1 / positive.sum().clamp(min=1)).expand(positive.shape[0], 1)
         return 1 / (positive.sum(dim=1, keepdim=True).clamp(min=1) * positive.shape[0])
-
-    def _box_loss(self, deltas: Tensor, anchors: Tensor, found: Assignment, positive: Tensor, weight: Tensor) -> Tensor:
-        if self.box_loss == "giou":
-            return masked_giou_loss(self.coder.decode(deltas, anchors), found.boxes, positive, weight)
-        # Background has no box to encode; its own anchor stands in, so that nothing infinite meets the mask.
-        target = self.coder.encode(found.boxes.where(positive[..., None], anchors), anchors)
-        beta = self.smooth_l1_beta if self.box_loss == "smooth_l1" else 0.0
-        return masked_smooth_l1_loss(deltas, target, positive, weight, beta=beta)
 
     def _anchors(self, features: Sequence[Tensor]) -> Anchors:
         return self.anchors([(x.shape[-2], x.shape[-1]) for x in features])

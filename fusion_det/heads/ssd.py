@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from fusion_det.heads.anchors import Anchors
 from fusion_det.heads.assignment import Assignment
 from fusion_det.heads.box_coder import BoxCoder
+from fusion_det.heads.box_loss import BoxLoss, BoxRegressionLoss
 from fusion_det.heads.default_boxes import DefaultBoxes
 from fusion_det.heads.dense import check_head, choose_per_class, flatten_anchors
 from fusion_det.heads.matching import match_anchors
 from fusion_det.heads.sampling import hardest
-from fusion_det.losses.boxes import masked_smooth_l1_loss
 from fusion_det.structures import LevelSpec, RawDetections, Targets
 
 
@@ -27,7 +27,8 @@ class SSD(nn.Module):
     Two 3x3 convolutions per level, nothing shared, widths may differ. Every object takes its best default box, then every default box that
     overlaps an object by ``positive_overlap`` or more learns the one it overlaps most. Softmax cross-entropy over classes and background,
     of background only ``negatives_per_positive`` times as many boxes as positives, those of the highest loss in each image; smooth L1 on
-    deltas; both divided by the positives of the batch (at least 1). Default boxes: see ``default_boxes.py``.
+    deltas (``smooth_l1_beta`` 1, or another ``box_loss``); both divided by the positives of the batch (at least 1). Default boxes: see
+    ``default_boxes.py``.
     Deviations: IoU of 0.5 itself is positive (torchvision; the paper says over 0.5); an image never gets more negatives than it has
     background, where torchvision counts positives twice; background mostly inside a crowd is no negative. An image without objects
     teaches nothing, as in the paper.
@@ -52,6 +53,9 @@ class SSD(nn.Module):
         positive_overlap: Annotated[float, Field(gt=0, le=1)],
         crowd_overlap: Annotated[float, Field(gt=0, le=1)],
         negatives_per_positive: NonNegativeFloat,
+        box_loss: BoxLoss,
+        smooth_l1_beta: PositiveFloat,
+        box_loss_weight: PositiveFloat,
         score_threshold: Annotated[float, Field(ge=0, lt=1)],
         candidates_per_class: PositiveInt,
     ) -> None:
@@ -64,6 +68,7 @@ class SSD(nn.Module):
         self.coder, self.columns = BoxCoder(box_weights), num_classes + 1
         self.positive_overlap, self.crowd_overlap = positive_overlap, crowd_overlap
         self.negatives_per_positive = negatives_per_positive
+        self.box_loss = BoxRegressionLoss(self.coder, box_loss, beta=smooth_l1_beta, weight=box_loss_weight)
         self.score_threshold, self.candidates_per_class = score_threshold, candidates_per_class
         sizes = list(zip(self.levels, self.anchors.per_cell, strict=True))
         self.class_logits = nn.ModuleList(_conv(level.channels, shapes * self.columns) for level, shapes in sizes)
@@ -85,10 +90,10 @@ class SSD(nn.Module):
         )  # fmt: skip
         positive = found.labels >= 0
         number = positive.sum().clamp(min=1)
-        target = self.coder.encode(found.boxes.where(positive[..., None], anchors), anchors)
+        equally = torch.ones_like(positive, dtype=deltas.dtype)
         return {
             "loss_cls": self._class_loss(logits, found, positive) / number,
-            "loss_box": masked_smooth_l1_loss(deltas, target, positive, torch.ones_like(positive, dtype=target.dtype), beta=1.0) / number,
+            "loss_box": self.box_loss(deltas, anchors, found.boxes, positive, equally) / number,
         }
 
     def _class_loss(self, logits: Tensor, found: Assignment, positive: Tensor) -> Tensor:
