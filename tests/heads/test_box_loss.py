@@ -39,7 +39,9 @@ def test_equals_the_library_on_the_positive_rows(kind):
         ).sum(dim=1)
     torch.testing.assert_close(ours, 2 * (losses * weight[positive]).sum())
     (gradient,) = torch.autograd.grad(ours, deltas)
-    assert gradient.isfinite().all() and (gradient[~positive] == 0).all() and (gradient[positive] != 0).any()
+    assert gradient.isfinite().all()
+    assert (gradient[~positive] == 0).all()
+    assert (gradient[positive] != 0).any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
