@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from fusion_det.config.files import write_atomic
+from fusion_det.config.json_text import parse_json
 from fusion_det.errors import DataError, FusionDetError
 
 if TYPE_CHECKING:
@@ -53,18 +53,12 @@ class DetectionArrays:
                 if fault := _record_fault(record):
                     raise DataError(fault, where=f"{where}[{index}]", mend="a record is {image_id, category_id, bbox: [x, y, w, h], score}")
             columns = (
-                [int(record["image_id"]) for record in results],
-                [int(record["category_id"]) for record in results],
-                [float(number) for record in results for number in record["bbox"]],
-                [float(record["score"]) for record in results],
+                np.array([int(record["image_id"]) for record in results], dtype=np.int64),
+                np.array([int(record["category_id"]) for record in results], dtype=np.int64),
+                np.array([float(number) for record in results for number in record["bbox"]], dtype=np.float64).reshape(-1, 4),
+                np.array([float(record["score"]) for record in results], dtype=np.float64),
             )
-        images, categories, boxes, scores = columns
-        arrays = cls(
-            image_ids=np.array(images, dtype=np.int64),
-            category_ids=np.array(categories, dtype=np.int64),
-            boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
-            scores=np.array(scores, dtype=np.float64),
-        )
+        arrays = cls(*columns)
         arrays.check_numbers(where=where)
         return arrays
 
@@ -165,33 +159,29 @@ def _read_list(path: str | Path) -> list[dict[str, Any]]:
         raise DataError(f"cannot read the predictions: {reason}", where=where, mend=mend) from error
     if not text.strip():
         raise DataError("the predictions file is empty", where=where, mend=mend)
-    collecting = gc.isenabled()
-    gc.disable()  # parsing makes millions of objects and no garbage
     try:
-        results = json.loads(text)
+        results = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"not whole JSON, perhaps cut short: {error}", where=where, mend=mend) from error
-    finally:
-        if collecting:
-            gc.enable()
     if not isinstance(results, list):
         mend = "give a COCO results file, not a ground-truth file" if isinstance(results, dict) else mend
         raise DataError(f"expected a list of detections, got {type(results).__name__}", where=where, mend=mend)
     return results
 
 
-def _plain_columns(results: Sequence[dict[str, Any]]) -> tuple[list[int], list[int], list[float], list[float]] | None:
-    """Images, categories, box numbers and scores; ``None`` where a record is not plain enough to be checked as part of a column."""
+def _plain_columns(results: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
+    """Images, categories, boxes and scores; ``None`` where a record is not plain enough to be checked as part of a column."""
     try:
         images, categories, boxes, scores = ([record[key] for record in results] for key in REQUIRED_KEYS)
         numbers = list(chain.from_iterable(boxes))
         integers = {*map(type, images), *map(type, categories)} <= {int} and {*map(type, numbers), *map(type, scores)} <= {int, float}
         if not integers or not set(map(len, boxes)) <= {4}:
             return None
-        spread = [f(column) for column in (images, categories, numbers, scores) if column for f in (min, max)]
-    except (KeyError, TypeError, IndexError):
+        ids = np.array(images, dtype=np.int64), np.array(categories, dtype=np.int64)
+        measures = np.array(numbers, dtype=np.float64).reshape(-1, 4), np.array(scores, dtype=np.float64)
+    except (KeyError, TypeError, IndexError, OverflowError):
         return None
-    return (images, categories, numbers, scores) if all(-(2**63) < value < 2**63 for value in spread) else None
+    return (*ids, *measures) if all((np.abs(column) < _LARGEST).all() for column in measures) else None
 
 
 def _record_fault(record: Any) -> str | None:
