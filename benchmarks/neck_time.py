@@ -10,6 +10,8 @@ AFPN): `--levels C2 C3 C4 C5` is theirs.
 
 The floor are the calls of aten's convolution (also transposed), addmm and mm, and of their backward forms, that one pass of the neck made:
 called again, in the same order, with the very same tensors (so of the same shapes, strides and memory format), nothing between them.
+They are those of the neck as it is drawn: a concatenation's 1x1 convolution stands after maps are enlarged, where it costs more products than
+before, which is where the neck computes it (`Concat.linear_parts`; `ion`, `concat_fpn`).
 Biases, linear layers and the product inside a deformable convolution belong to it. Normalisation, activation, resizing, fusion, sampling,
 batched products (attention, CARAFE) and autograd's own work do not. Neck and floor run in turn, in both memory formats; the ratio is that
 of the medians. As in training, freed memory is kept (fusion_det/engine/memory.py). Sections of the page that follow the table stay.
@@ -30,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -39,6 +41,7 @@ from fusion_det.config.cli import load_settings
 from fusion_det.config.instantiate import build
 from fusion_det.config.tools import default_config_dir, get_tool
 from fusion_det.engine.memory import keep_freed_memory
+from fusion_det.necks.fusion_neck import FusionNeck
 from fusion_det.structures import LevelSpec
 
 RESNET50 = {f"C{i}": LevelSpec(f"C{i}", 64 << i, 1 << i) for i in (2, 3, 4, 5)}
@@ -82,13 +85,15 @@ def count_operations(func: Any, args: Sequence[Any], result: Any) -> int:
 class Arm:
     """One neck in one memory format; ``neck`` and ``floor`` run it and its convolutions once and give the seconds."""
 
-    def __init__(self, neck: nn.Module, maps: Sequence[Tensor], memory_format: torch.memory_format, precision: str) -> None:
+    def __init__(self, neck: FusionNeck, maps: Sequence[Tensor], memory_format: torch.memory_format, precision: str) -> None:
         self.module = neck.to(memory_format=memory_format)
         self.maps = [m.contiguous(memory_format=memory_format).requires_grad_() for m in maps]
         self.device, self.precision = maps[0].device, precision
         self.gradients = [torch.randn_like(output) for output in self._forward()]
+        early, neck.early = neck.early, set()
         with Recorder() as recorder:
             self._pass()
+        neck.early = early
         self.calls, self.operations = recorder.calls, recorder.operations
 
     def _forward(self) -> list[Tensor]:
@@ -122,7 +127,7 @@ class Arm:
         return time.perf_counter() - begin
 
 
-def make_neck(name: str, levels: Sequence[LevelSpec], channels: int) -> nn.Module:
+def make_neck(name: str, levels: Sequence[LevelSpec], channels: int) -> FusionNeck:
     words = ["data=coco", "data.root=.", "experiment=null", f"neck={name}", f"neck.channels={channels}"]
     cfg = load_settings(get_tool("train"), words, default_config_dir()).plain()
     torch.manual_seed(0)

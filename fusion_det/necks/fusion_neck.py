@@ -18,6 +18,7 @@ from fusion_det.necks.widths import Widths
 from fusion_det.structures import FusionSite, LevelSpec, check_levels
 
 Factory = Callable[..., Any]
+Part = Callable[[Tensor], Tensor]
 
 
 class FusionNeck(nn.Module):
@@ -74,6 +75,7 @@ class FusionNeck(nn.Module):
             self.operators.update(step.operator)
             self.blocks.update(step.block)
             known[node.name] = step.width
+        self.early = self._early_nodes()
         self.extra = extra(levels[-1].channels, known[self.plan.outputs[-1]])
         _check_extra(self.extra, sources, levels[-1].name, known[self.plan.outputs[-1]])
         set_batch_norm(self, norm_eps, norm_momentum)
@@ -81,6 +83,14 @@ class FusionNeck(nn.Module):
         unpadded = getattr(self.extra, "unpadded", 0)
         self.approximate = [level.name for level in self.levels[len(self.levels) - unpadded :]]
         """Levels whose maps are smaller than their stride says."""
+
+    def _early_nodes(self) -> set[str]:
+        """Nodes that sum 1x1 convolutions, of a map that is enlarged for one of them: that one comes first, at fewer positions."""
+        commuting = {key for key, resampler in self.resamplers.items() if getattr(resampler, "commutes", False)}
+        linear = {name for name, operator in self.operators.items() if hasattr(operator, "linear_parts")}
+        return {
+            node.name for node in self.plan.nodes if node.name in linear and any(_edge(name, node) in commuting for name in node.inputs)
+        }
 
     def _output_levels(self, widths: dict[str, int]) -> tuple[LevelSpec, ...]:
         strides = self.plan.strides
@@ -106,15 +116,29 @@ class FusionNeck(nn.Module):
 
     def _run(self, node: Node, raw: dict[str, Tensor], maps: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
         inputs: list[Tensor] = []
-        for name in node.inputs:
-            key = f"{name}_to_{node.name}"
+        parts = self._linear_parts(node)
+        for name, part in zip(node.inputs, parts, strict=True):
+            key = _edge(name, node)
             x = self.edge_entries[key](raw[name]) if key in self.edge_entries else maps[name]
-            if key in self.resamplers:
-                resampler = self.resamplers[key]
-                x = resampler(x, size, inputs[0]) if getattr(resampler, "needs_own", False) else resampler(x, size)
-            inputs.append(x)
-        x = self.operators[node.name](inputs) if len(inputs) > 1 else inputs[0]
+            inputs.append(self._resize(key, x, size, inputs, part))
+        if node.name in self.early:
+            x = sum(inputs[1:], inputs[0])
+        else:
+            x = self.operators[node.name](inputs) if len(inputs) > 1 else inputs[0]
         return self.blocks[node.name](x) if node.name in self.blocks else x
+
+    def _linear_parts(self, node: Node) -> Sequence[Part | None]:
+        """What is applied to each input of an early node, whose sum is its map."""
+        return self.operators[node.name].linear_parts() if node.name in self.early else [None] * len(node.inputs)  # type: ignore[operator]
+
+    def _resize(self, key: str, x: Tensor, size: tuple[int, int], before: Sequence[Tensor], part: Part | None) -> Tensor:
+        if key not in self.resamplers:
+            return part(x) if part else x
+        resampler = self.resamplers[key]
+        if part and getattr(resampler, "commutes", False):
+            return resampler(part(x), size)
+        x = resampler(x, size, before[0]) if getattr(resampler, "needs_own", False) else resampler(x, size)
+        return part(x) if part else x
 
     def _size(self, stride: int, by_stride: dict[int, tuple[int, int]]) -> tuple[int, int]:
         """Run-time size of the maps at ``stride``: the backbone's where it has that stride, else derived from its finest map."""
@@ -131,6 +155,10 @@ class FusionNeck(nn.Module):
             for node in self.plan.nodes
             if node.name in self.operators
         ]
+
+
+def _edge(source: str, node: Node) -> str:
+    return f"{source}_to_{node.name}"
 
 
 def _level_name(letter: str, stride: int) -> str:

@@ -32,6 +32,8 @@ class Resize(nn.Module):
         self.project = Project(channels, out_channels) if out_channels not in (None, channels) else None
         self.enlarges = from_stride > to_stride
         self.up, self.down = up, down
+        self.commutes = self.enlarges and self.project is None
+        """Whether a 1x1 convolution may come before as well as after: channels are interpolated alike, with weights that sum to 1."""
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """[B, C, H, W] -> [B, C_out, *size]."""
