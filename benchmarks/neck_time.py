@@ -10,8 +10,8 @@ AFPN): `--levels C2 C3 C4 C5` is theirs.
 
 The floor are the calls of aten's convolution (also transposed), addmm and mm, and of their backward forms, that one pass of the neck made:
 called again, in the same order, with the very same tensors (so of the same shapes, strides and memory format), nothing between them.
-They are those of the neck as it is drawn: a concatenation's 1x1 convolution stands after maps are enlarged, where it costs more products than
-before, which is where the neck computes it (`Concat.linear_parts`; `ion`, `concat_fpn`).
+They are those of the neck as it is drawn: a concatenation's 1x1 convolution stands after maps are enlarged, where it costs more products
+than before, which is where the neck computes it (`Concat.linear_parts`; `ion`, `concat_fpn`).
 Biases, linear layers and the product inside a deformable convolution belong to it. Normalisation, activation, resizing, fusion, sampling,
 batched products (attention, CARAFE) and autograd's own work do not. Neck and floor run in turn, in both memory formats; the ratio is that
 of the medians. As in training, freed memory is kept (fusion_det/engine/memory.py). Sections of the page that follow the table stay.
