@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import PositiveInt
 from torch import Tensor
 
+from fusion_det.fusion.blend import blend
 from fusion_det.fusion.fold import Fold, GatedPair
 from fusion_det.fusion.gates import PooledStatistics, bottleneck_width
 from fusion_det.fusion.ms_cam import MultiScaleAttention
@@ -25,7 +26,8 @@ class AttentionalPair(GatedPair):
         """Two maps [B, C, H, W] -> one."""
         gate = self.attention(x + y)
         self.keep(gate)
-        return self.factor * (y + gate * (x - y))
+        chosen = blend(x, y, gate)
+        return chosen if self.factor == 1 else chosen.mul_(self.factor)
 
     def factors(self, gate: Tensor) -> tuple[Tensor, Tensor]:
         return self.factor * gate, self.factor * (1 - gate)

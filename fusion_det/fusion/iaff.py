@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import PositiveInt
 from torch import Tensor
 
+from fusion_det.fusion.blend import blend
 from fusion_det.fusion.fold import Fold, GatedPair
 from fusion_det.fusion.gates import PooledStatistics, bottleneck_width
 from fusion_det.fusion.ms_cam import MultiScaleAttention
@@ -26,11 +27,10 @@ class IterativePair(GatedPair):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Two maps [B, C, H, W] -> one."""
-        difference = x - y
-        integrated = y + self.first(x + y) * difference
+        integrated = blend(x, y, self.first(x + y))
         gate = self.second(integrated, self.first.global_att)
         self.keep(gate)
-        return y + gate * difference
+        return blend(x, y, gate)
 
     def factors(self, gate: Tensor) -> tuple[Tensor, Tensor]:
         return gate, 1 - gate

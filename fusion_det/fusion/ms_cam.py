@@ -62,7 +62,7 @@ class MultiScaleAttention(nn.Module):
         if self.local_att is None:
             return torch.sigmoid(logits.to(x.dtype))
         local = self.local_att(x)
-        return torch.sigmoid(local + logits.to(local.dtype))
+        return local.add_(logits.to(local.dtype)).sigmoid_()  # in place: nothing before needs what it overwrites
 
 
 def _of_mean(branch: nn.Module, x: Tensor) -> Tensor:
