@@ -15,6 +15,7 @@ from fusion_det.compare.given import read_given_files, read_given_runs
 from fusion_det.compare.judge import judge, truth_of_file, truth_of_runs
 from fusion_det.compare.outcome import Failure, Outcome
 from fusion_det.compare.plan import Plan, study_folder
+from fusion_det.compare.report.arm_cost import costs_of
 from fusion_det.compare.report.write import write_report
 from fusion_det.compare.run_record import RunRecord
 from fusion_det.compare.runner import Runner
@@ -121,10 +122,11 @@ def judged(outcome: Outcome, settings: CompareConfig, *, budget_keys: tuple[str,
 
 def report(outcome: Outcome, *, look: bool) -> int:
     """Write and print ``outcome``; the exit code of the tool. ``look``: at the trained detectors too."""
-    write_files(outcome)
+    costs = costs_of(outcome)
+    write_files(outcome, costs)
     for line in outcome_lines(outcome):
         logger.info("%s", line)
-    pages = write_report(outcome, look=look)
+    pages = write_report(outcome, costs, look=look)
     logger.info("in %s: %s", outcome.folder, ", ".join([CSV, JSON, *pages]))
     return SOME_FAILED if outcome.failures else NO_VERDICT if outcome.no_verdict else 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusion_det.compare.fairness import ORDER, Difference
 from fusion_det.compare.outcome import Outcome
@@ -15,7 +15,12 @@ from fusion_det.config.files import write_atomic, write_json
 from fusion_det.errors import FusionDetError
 from fusion_det.evaluation.box_metrics import SUMMARY_NAMES, printable
 
+if TYPE_CHECKING:
+    from fusion_det.compare.report.arm_cost import ArmCost
+
 CSV, JSON = "results.csv", "report.json"
+_PARTS, _COUNTED_KINDS = ("backbone", "neck", "head"), ("parameters", "flops", "activations")
+COUNTED = ("flops", "activations", *(f"{part}_{kind}" for part in _PARTS for kind in _COUNTED_KINDS))
 _KINDS = {"fatal": "fatal", "suspicious": "suspicious", "variable": "the variable under study", "allowed": "allowed"}
 _LONGEST = 100
 
@@ -89,29 +94,45 @@ def fairness_lines(sheet: Sequence[Difference]) -> list[str]:
     ]
 
 
-def write_files(outcome: Outcome) -> None:
-    """``results.csv``, a row per run, and ``report.json``, everything."""
+def write_files(outcome: Outcome, costs: Mapping[str, ArmCost]) -> None:
+    """``results.csv``, a row per run, and ``report.json``, everything; ``costs`` by arm."""
+    content = outcome.as_dict() | {"costs": {arm: cost.as_dict() for arm, cost in costs.items()}}
     try:
-        write_atomic(outcome.folder / CSV, csv_text(outcome).encode())
-        write_json(outcome.folder / JSON, _finite(outcome.as_dict()))
+        write_atomic(outcome.folder / CSV, csv_text(outcome, costs).encode())
+        write_json(outcome.folder / JSON, _finite(content))
     except OSError as error:
         raise FusionDetError(f"cannot write: {error.strerror or error}", where=str(outcome.folder), mend="choose a folder=DIR") from error
 
 
-def csv_text(outcome: Outcome) -> str:
-    """One row per run, finished or not; numbers in 0..1, empty for undefined. Texts cannot be taken for formulas by a spreadsheet."""
+def csv_text(outcome: Outcome, costs: Mapping[str, ArmCost]) -> str:
+    """One row per run, finished or not; numbers in 0..1, empty for undefined. Texts cannot be taken for formulas by a spreadsheet.
+
+    The last columns are what was counted of the arm's detector: ``flops``, ``activations``, and by part ``backbone_parameters``, ...
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["arm", "seed", "status", *SUMMARY_NAMES, "parameters", "seconds", "folder"])
+    writer.writerow(["arm", "seed", "status", *SUMMARY_NAMES, "parameters", "seconds", "folder", *COUNTED])
     for run in outcome.runs:
         summary = run.results.get("summary") or {}
         numbers = [summary.get(name) for name in SUMMARY_NAMES]
         seconds = None if run.seconds is None else round(run.seconds, 1)
         place = outcome.short(run.folder or run.predictions)
-        writer.writerow(_cells([run.arm, run.seed, "done", *numbers, run.results.get("parameters"), seconds, place]))
+        writer.writerow(
+            _cells([run.arm, run.seed, "done", *numbers, run.results.get("parameters"), seconds, place, *_counted(costs, run.arm)])
+        )
     for failure in outcome.failures:
-        writer.writerow(_cells([failure.arm, failure.seed, failure.status, *[None] * (len(SUMMARY_NAMES) + 3)]))
+        empty = [None] * (len(SUMMARY_NAMES) + 3)
+        writer.writerow(_cells([failure.arm, failure.seed, failure.status, *empty, *_counted(costs, failure.arm)]))
     return text.getvalue()
+
+
+def _counted(costs: Mapping[str, ArmCost], arm: str) -> list[int | None]:
+    """The numbers under :data:`COUNTED`."""
+    counted = costs[arm].counted if arm in costs else None
+    if counted is None:
+        return [None] * len(COUNTED)
+    whole = [counted.total.flops, counted.total.activations]
+    return [*whole, *(getattr(counted.parts[part], kind) for part in _PARTS for kind in _COUNTED_KINDS)]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

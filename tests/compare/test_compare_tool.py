@@ -128,7 +128,7 @@ def test_hostile_names_are_harmless_in_the_table_and_the_terminal(name, tmp_path
     run = RunRecord(name, 0, tmp_path / "p.json", results={"summary": {"AP": 0.5}})
     failure = Failure(name, 1, "failed", f"exit code 1: {name}")
     outcome = Outcome("x", tmp_path, name, "AP", {name: ()}, (run,), (failure,), no_verdict=(f"no run of {name}",))
-    (_, row, failed) = csv.reader(io.StringIO(csv_text(outcome)))
+    (_, row, failed) = csv.reader(io.StringIO(csv_text(outcome, {})))
     assert row[0] == failed[0] == safe_cell(name)
     assert row[0].lstrip()[0] not in "=+-@"
     for line in outcome_lines(outcome):

@@ -181,9 +181,9 @@ def test_generated_pictures_are_told_first(page: Page) -> None:
 
 
 def test_the_same_outcome_gives_the_same_files(outcome: Outcome) -> None:
-    assert write_report(outcome, tensorboard=False) == ["report.html", "report.md"]
+    assert write_report(outcome, {}, tensorboard=False) == ["report.html", "report.md"]
     before = [(outcome.folder / name).read_bytes() for name in ("report.html", "report.md")]
-    write_report(outcome, tensorboard=False)
+    write_report(outcome, {}, tensorboard=False)
     assert before == [(outcome.folder / name).read_bytes() for name in ("report.html", "report.md")]
 
 

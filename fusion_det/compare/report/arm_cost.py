@@ -1,17 +1,19 @@
-"""What each arm costs: parameters from its results, FLOPs counted from its config without memory or weights."""
+"""What each arm costs: parameters from its results; FLOPs and activations counted from its config without memory or weights."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusion_det.compare.outcome import Outcome
 from fusion_det.compare.run_record import RunRecord
 from fusion_det.errors import FusionDetError
+
+if TYPE_CHECKING:
+    from fusion_det.analysis.cost import Cost
 
 METRICS = "metrics.jsonl"
 
@@ -21,17 +23,34 @@ class ArmCost:
     """Of one arm; ``None`` is unknown."""
 
     parameters: int | None
-    flops: int | None
-    parts: Mapping[str, int]
-    """FLOPs of backbone, neck and head; empty if unknown."""
-    size: tuple[int, int] | None
-    """Height and width that the FLOPs hold for."""
-    seconds: float | None
+    """As its runs tell; counted if they do not."""
+    counted: Cost | None = None
+    """Parameters, FLOPs and activations of backbone, neck and head, and what is not in them."""
+    seconds: float | None = None
     """Wall time of training, mean over the runs that know it."""
-    speed: float | None
+    speed: float | None = None
     """Training pictures per second: median over the epochs of all runs."""
     why: str = ""
-    """Why FLOPs are unknown."""
+    """Why nothing is counted."""
+
+    @property
+    def flops(self) -> int | None:
+        return None if self.counted is None else self.counted.total.flops
+
+    @property
+    def activations(self) -> int | None:
+        return None if self.counted is None else self.counted.total.activations
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain containers for ``report.json``."""
+        counted = self.counted and self.counted.as_dict()
+        return {
+            "parameters": self.parameters,
+            "counted": counted,
+            "seconds": self.seconds,
+            "images_per_second": self.speed,
+            "why": self.why,
+        }
 
 
 def costs_of(outcome: Outcome) -> dict[str, ArmCost]:
@@ -45,11 +64,10 @@ def _cost(runs: list[RunRecord], known: dict[str, Any]) -> ArmCost:
     times = [run.seconds for run in runs if run.seconds]
     seconds = sum(times) / len(times) if times else None
     counted, why = _counted(runs[0], known)
-    single = parameters.pop() if len(parameters) == 1 else None
-    if counted is None:
-        return ArmCost(single, None, {}, None, seconds, _speed(runs), why)
-    parts = {name: part.flops for name, part in counted.parts.items()}
-    return ArmCost(single, counted.total.flops, parts, counted.size, seconds, _speed(runs))
+    single = next(iter(parameters)) if len(parameters) == 1 else None
+    if not parameters and counted is not None:
+        single = counted.total.parameters
+    return ArmCost(single, counted, seconds, _speed(runs), why)
 
 
 def _speed(runs: list[RunRecord]) -> float | None:
@@ -67,7 +85,7 @@ def _speed(runs: list[RunRecord]) -> float | None:
     return statistics.median(found) if found else None
 
 
-def _counted(run: RunRecord, known: dict[str, Any]) -> tuple[Any, str]:
+def _counted(run: RunRecord, known: dict[str, Any]) -> tuple[Cost | None, str]:
     """The counted cost of a run's detector, or why there is none. Arms with the same detector are counted once."""
     if not run.config.get("backbone") or not run.start.get("class_names"):
         return None, "the config of the detector is not known"
@@ -86,4 +104,5 @@ def _counted(run: RunRecord, known: dict[str, Any]) -> tuple[Any, str]:
             known[key] = None, error.lines[0]
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # a config of an older version
             known[key] = None, f"the config cannot be built here: {type(error).__name__}: {error}"
-    return known[key]
+    found: tuple[Cost | None, str] = known[key]
+    return found

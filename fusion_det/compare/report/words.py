@@ -29,6 +29,10 @@ GLOSSARY = (
     ("seed", "One training run. Runs of one seed share their data order and the first weights of what the arms have in common."),
     ("AP", "COCO average precision over IoU 0.50 to 0.95, times 100; S, M and L are small, medium and large objects."),
     ("FLOPs", "Floating-point operations of one picture forward; 1 multiply-accumulate counts as 2."),
+    (
+        "activations",
+        "Numbers that convolutions and linear layers put out for one picture: what has to be written to memory and read again.",
+    ),
 )
 SHORT = 20
 _OF_RUNS = ("seed=", "run_dir=", "resume=")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fusion_det.compare.insight.gather import Insights, gather_insights
 from fusion_det.compare.outcome import Outcome
-from fusion_det.compare.report.arm_cost import costs_of
+from fusion_det.compare.report.arm_cost import ArmCost, costs_of
 from fusion_det.compare.report.explain import explain
 from fusion_det.compare.report.hparams import FOLDER, write_hparams
 from fusion_det.compare.report.make_page import make_page
@@ -24,12 +26,13 @@ def page_of(outcome: Outcome, *, look: bool = False) -> Page:
     return make_page(outcome, explain(outcome), costs_of(outcome), gather_insights(outcome) if look else Insights())
 
 
-def write_report(outcome: Outcome, *, look: bool = False, tensorboard: bool = True) -> list[str]:
+def write_report(outcome: Outcome, costs: Mapping[str, ArmCost], *, look: bool = False, tensorboard: bool = True) -> list[str]:
     """Write ``report.html``, ``report.md`` and the TensorBoard entries; the names written. The same outcome gives the same files.
 
-    With ``look`` (see :func:`page_of`) a report without it is written first, so that there is one if that is cut short.
+    ``costs`` are those of :func:`fusion_det.compare.report.arm_cost.costs_of`. With ``look`` (see :func:`page_of`) a report
+    without it is written first, so that there is one if that is cut short.
     """
-    explained, costs = explain(outcome), costs_of(outcome)
+    explained = explain(outcome)
     _write(outcome, make_page(outcome, explained, costs, Insights()))
     if look:
         _write(outcome, make_page(outcome, explained, costs, gather_insights(outcome)))
