@@ -108,7 +108,7 @@ def test_files_hold_the_same_numbers(study, costs):
     found = json.loads((folder / "report.json").read_text())["costs"]
     assert list(found) == ["add", "aff", "old"]
     assert found["aff"]["counted"] == json.loads(json.dumps(counted["aff"].as_dict()))
-    assert (found["aff"]["seconds"], found["aff"]["images_per_second"]) == (100.5, None)
+    assert (found["aff"]["training_seconds"], found["aff"]["training_images_per_second"]) == (100.5, None)
     assert (found["old"]["counted"], found["old"]["why"]) == (None, "the config of the detector is not known")
     with (folder / "results.csv").open() as file:
         table = list(csv.DictReader(file))

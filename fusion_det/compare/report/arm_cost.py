@@ -43,14 +43,9 @@ class ArmCost:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain containers for ``report.json``."""
-        counted = self.counted and self.counted.as_dict()
-        return {
-            "parameters": self.parameters,
-            "counted": counted,
-            "seconds": self.seconds,
-            "images_per_second": self.speed,
-            "why": self.why,
-        }
+        counted = None if self.counted is None else self.counted.as_dict()
+        measured = {"training_seconds": self.seconds, "training_images_per_second": self.speed}
+        return {"parameters": self.parameters, "counted": counted, "why": self.why} | measured
 
 
 def costs_of(outcome: Outcome) -> dict[str, ArmCost]:
