@@ -18,6 +18,8 @@ from fusion_det.errors import ConfigError, FusionDetError
 RUNS = Path("runs")
 CHECKPOINT = "last.pt"
 RESULTS = "results.json"
+BEST_PREDICTIONS = "predictions_best.json"
+"""Beside ``predictions.json``, which is of the last evaluation."""
 START = "start.json"
 AUTO = "auto"
 _MARKS = ("config.yaml", "overrides.yaml", "environment.json", CHECKPOINT, LOCK_NAME)

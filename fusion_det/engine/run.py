@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -22,6 +22,7 @@ from fusion_det.data.dataset import DetectionDataset
 from fusion_det.data.loader import Batches, eval_loader, train_loader
 from fusion_det.data.order import BatchOrder
 from fusion_det.data.sources import DataSource
+from fusion_det.engine.best import Best, keep_best
 from fusion_det.engine.checkpoint import load_checkpoint, newest_good, save_checkpoint
 from fusion_det.engine.device import choose_device, choose_precision, set_determinism
 from fusion_det.engine.fusion_log import FusionLog
@@ -69,18 +70,6 @@ def train(settings: TrainConfig, overrides: Sequence[str]) -> None:
         Run(settings, folder, device).execute()
     finally:
         folder.release()
-
-
-@dataclass
-class Best:
-    """The best evaluation so far, by AP."""
-
-    epoch: int = 0
-    summary: dict[str, float | None] = field(default_factory=dict)
-
-    @property
-    def score(self) -> float:
-        return self.summary.get("AP") or 0.0
 
 
 class Run:
@@ -216,9 +205,9 @@ class Run:
         self.log.scalars(self.trainer.step, metrics.scalars("val") | self.fusion.scalars() | {"perf/eval_s": seconds})
         for name, picture in chain(validation_samples(index, results, count=self.settings.trainer.pictures), self.fusion.pictures()):
             self.log.picture(name, self.trainer.step, picture)
-        better = (metrics.summary["AP"] or 0.0) > self.best.score or not self.best.summary
+        better = self.best.is_beaten_by(metrics.summary)
         if better:
-            self.best = Best(self.evaluated, dict(metrics.summary))
+            self.best = keep_best(self.folder, self.folder / "predictions.json", self.evaluated, metrics.summary)
         self._write_results(metrics, finished=False)
         self._save(also_best=better)
         summary = "  ".join(f"{k} {100 * v:.1f}" for k, v in metrics.summary.items() if v is not None and k in ("AP", "AP50", "AP75"))
@@ -230,7 +219,7 @@ class Run:
     def _state(self) -> dict[str, Any]:
         train, val = self.source.train, self.source.val
         return self.trainer.state_dict() | {
-            "best": {"epoch": self.best.epoch, "summary": self.best.summary},
+            "best": asdict(self.best),
             "evaluated": self.evaluated,
             "config": self.settings.plain(),
             "class_names": list(train.class_names),
@@ -254,7 +243,7 @@ class Run:
                 "finished": finished,
                 "epoch": self.evaluated,
                 **metrics.as_dict(),
-                "best": {"epoch": self.best.epoch, "summary": self.best.summary},
+                "best": asdict(self.best),
                 "seed": self.settings.seed,
                 "precision": self.precision,
                 "device": str(self.device),

@@ -79,7 +79,16 @@ def stop_after(monkeypatch, step: int, number: int = signal.SIGTERM):
 
 def test_a_run_leaves_everything_that_is_promised(uninterrupted):
     folder, state = uninterrupted
-    records = ("config.yaml", "overrides.yaml", "environment.json", "metrics.jsonl", "results.json", "predictions.json", "neck.svg")
+    records = (
+        "config.yaml",
+        "overrides.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "results.json",
+        "predictions.json",
+        "predictions_best.json",
+        "neck.svg",
+    )
     for name in (*records, "last.pt", "best.pt"):
         assert (folder / name).is_file(), name
     assert list((folder / "tensorboard").iterdir())
@@ -114,7 +123,8 @@ def test_stopped_and_resumed_equals_uninterrupted(uninterrupted, make_settings, 
     folder, state = uninterrupted
     assert_equal_state(state, load_checkpoint(tmp_path / "stopped" / "last.pt"))
     assert log_lines(tmp_path / "stopped") == log_lines(folder)
-    assert (tmp_path / "stopped" / "predictions.json").read_bytes() == (folder / "predictions.json").read_bytes()
+    for name in ("predictions.json", "predictions_best.json"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_a_crash_during_evaluation_repeats_only_the_evaluation(uninterrupted, make_settings, monkeypatch, tmp_path):
