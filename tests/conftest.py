@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers are as many as cores: more threads than that wait for each other, ten times as long where something else runs besides.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 COCO_CATEGORIES = [{"id": 0, "name": "red"}, {"id": 7, "name": "green"}, {"id": 90, "name": "blue"}]
 _COLOURS = {0: (230, 30, 30), 7: (30, 200, 30), 90: (30, 30, 230)}
