@@ -26,6 +26,25 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class BestEpochs:
+    """What can be said of the best epochs, which were chosen by their AP on the pictures that they are reported on."""
+
+    comparison: Comparison | None = None
+    """As on the last epochs, but of the primary metric only."""
+    evaluations: int = 0
+    """Of each run, the same number for all; 0 without a comparison."""
+    last: bool = False
+    """Every best epoch is the last one: there is nothing more to say."""
+    why: str = ""
+    """Why there are no verdicts otherwise."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain containers for ``report.json``."""
+        comparison = None if self.comparison is None else self.comparison.as_dict()
+        return {"comparison": comparison, "evaluations": self.evaluations, "all_last": self.last, "no_verdict": self.why}
+
+
+@dataclass(frozen=True)
 class Outcome:
     """A whole study. Names of arms and classes are data: whoever shows them must escape them."""
 
@@ -43,6 +62,8 @@ class Outcome:
     """Every difference between any two arms, the worst first; empty for bare files, of which nothing is known."""
     comparison: Comparison | None = None
     """Estimates, intervals and verdicts; ``None`` if there can be no verdict."""
+    best: BestEpochs | None = None
+    """The same on each run's best epoch, clearly second to it; ``None`` if no best epochs are known."""
     no_verdict: tuple[str, ...] = ()
     """Why there is none, a line per reason."""
     ground_truth: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -75,6 +96,7 @@ class Outcome:
             "fairness": [difference.as_dict() for difference in self.fairness],
             "no_verdict": list(self.no_verdict),
             "comparison": self.comparison.as_dict() if self.comparison else None,
+            "best_epochs": self.best.as_dict() if self.best else None,
             "notes": list(self.notes),
         }
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fusion_det.compare.best import judge_best
 from fusion_det.compare.collect import collect
 from fusion_det.compare.done import foreign_faults
 from fusion_det.compare.fairness import fairness_sheet, fatal_reasons
@@ -117,7 +118,8 @@ def judged(outcome: Outcome, settings: CompareConfig, *, budget_keys: tuple[str,
             raise
         return replace(outcome, no_verdict=tuple(error.lines))
     comparison = judge(runs, truth, settings.statistics, baseline=outcome.baseline, threads=core_count())
-    return replace(outcome, comparison=comparison, ground_truth=truth, annotations=file)
+    best = judge_best(runs, truth, settings.statistics, baseline=outcome.baseline, threads=core_count())
+    return replace(outcome, comparison=comparison, best=best, ground_truth=truth, annotations=file)
 
 
 def report(outcome: Outcome, *, look: bool) -> int:

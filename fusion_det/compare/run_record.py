@@ -49,6 +49,23 @@ class RunRecord:
         return f"{self.arm}/seed{self.seed}"
 
     @property
+    def best(self) -> dict[str, Any] | None:
+        """The best evaluation, ``epoch``, ``summary`` and ``predictions`` (a digest), of a run that was measured as it was trained."""
+        best = self.results.get("best")
+        told = self.folder is not None and self.folder == self.trained and isinstance(best, dict) and isinstance(best.get("summary"), dict)
+        return best if told else None
+
+    @property
+    def best_is_last(self) -> bool:
+        """Whether the run ended with its best epoch."""
+        return self.best is not None and self.best.get("epoch") is not None and self.best["epoch"] == self.results.get("epoch")
+
+    @property
+    def evaluations(self) -> int:
+        """How often the run was evaluated; what a crash made it repeat counts once. 0: unknown."""
+        return len({line["step"] for line in self.history})
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the predictions file."""
         return hashlib.sha256(self.predictions.read_bytes()).hexdigest()

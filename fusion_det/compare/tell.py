@@ -71,11 +71,26 @@ def outcome_lines(outcome: Outcome) -> list[str]:
         found = outcome.comparison
         lines.append(f"{found.primary} x 100 against {outcome.baseline}, {found.images} images, {found.resamples} resamples:")
         lines += found.table().splitlines()
+    lines += _best_lines(outcome)
     lines += [f"no verdict: {reason}" for reason in outcome.no_verdict]
     lines += [f"{f.status}: {f.arm}/seed{f.seed}: {f.message}{f' (see {f.log})' if f.log else ''}" for f in outcome.failures]
     lines += fairness_lines(outcome.fairness)
     lines += [f"note: {note}" for note in outcome.notes]
     return [printable(line) for line in lines]
+
+
+def _best_lines(outcome: Outcome) -> list[str]:
+    """One line on the best epochs, second to the table."""
+    if outcome.best is None or outcome.best.last:
+        return []
+    if (found := outcome.best.comparison) is None:
+        return [f"no verdicts on the best epochs: {outcome.best.why}"]
+    words = []
+    for arm, values in found.differences.items():
+        difference, verdict = values[found.primary], found.verdicts.get(arm)
+        if difference is not None and verdict is not None:
+            words.append(f"{arm} {verdict.word} ({100 * difference.estimate:+.2f})")
+    return [f"on each run's best epoch, chosen on the same pictures and so optimistic: {', '.join(words)}"] if words else []
 
 
 def fairness_lines(sheet: Sequence[Difference]) -> list[str]:
@@ -111,17 +126,17 @@ def csv_text(outcome: Outcome, costs: Mapping[str, ArmCost]) -> str:
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["arm", "seed", "status", *SUMMARY_NAMES, "parameters", "seconds", "folder", *COUNTED])
+    writer.writerow(["arm", "seed", "status", *SUMMARY_NAMES, "parameters", "seconds", "folder", "best_epoch", "best_AP", *COUNTED])
     for run in outcome.runs:
         summary = run.results.get("summary") or {}
         numbers = [summary.get(name) for name in SUMMARY_NAMES]
         seconds = None if run.seconds is None else round(run.seconds, 1)
         place = outcome.short(run.folder or run.predictions)
-        writer.writerow(
-            _cells([run.arm, run.seed, "done", *numbers, run.results.get("parameters"), seconds, place, *_counted(costs, run.arm)])
-        )
+        best = run.best or {"epoch": None, "summary": {}}
+        more = [run.results.get("parameters"), seconds, place, best.get("epoch"), best["summary"].get("AP")]
+        writer.writerow(_cells([run.arm, run.seed, "done", *numbers, *more, *_counted(costs, run.arm)]))
     for failure in outcome.failures:
-        empty = [None] * (len(SUMMARY_NAMES) + 3)
+        empty = [None] * (len(SUMMARY_NAMES) + 5)
         writer.writerow(_cells([failure.arm, failure.seed, failure.status, *empty, *_counted(costs, failure.arm)]))
     return text.getvalue()
 

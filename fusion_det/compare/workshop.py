@@ -154,7 +154,7 @@ class Workshop:
 
     def notes(self, plan: Plan) -> list[str]:
         """What a reader of the report must know."""
-        notes = ["numbers are of the last epoch; no epoch was chosen by its score (best epochs are in report.json)"]
+        notes = ["numbers are of the last epoch; no epoch was chosen by its score (best epochs have a table of their own)"]
         if all("scenes" in str(arm.config["data"].get("_target_")) for arm in plan.arms):
             notes.append("generated pictures: a diagnosis of mechanisms, no evidence about COCO or any other real data")
         notes += [twin.note for twin in self.twins]

@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 import report_cases as cases
 
-from fusion_det.compare.outcome import Outcome
+from fusion_det.compare.outcome import BestEpochs, Outcome
 from fusion_det.compare.report.best_part import best_section
 from fusion_det.compare.report.page import Page
 from fusion_det.compare.report.render import escaped, fence, html, markdown
 from fusion_det.compare.report.write import page_of, write_report
-from fusion_det.compare.run_record import RunRecord
 
 VOID = {"meta", "link", "br", "img"}
 
@@ -187,18 +186,13 @@ def test_the_same_outcome_gives_the_same_files(outcome: Outcome) -> None:
     assert before == [(outcome.folder / name).read_bytes() for name in ("report.html", "report.md")]
 
 
-def test_the_best_epoch_stands_beside_the_last(outcome: Outcome) -> None:
-    def with_best(run: RunRecord, gain: float) -> RunRecord:
-        best = {"epoch": 3 + run.seed, "summary": {"AP": run.results["summary"]["AP"] + gain}}
-        return replace(run, results={**run.results, "best": best}, history=run.history[run.seed :])
-
-    runs = [with_best(run, 0.01 * run.seed) for run in outcome.runs if run.arm != "concat"]
-    section = best_section(replace(outcome, runs=tuple(runs)), {"add": 0, "aff": 1, "concat": 2})
+def test_words_that_the_choice_of_the_epoch_changes_are_told(outcome: Outcome) -> None:
+    found = outcome.comparison
+    assert found is not None
+    assert found.verdicts["aff"].word == "better"
+    other = replace(found, verdicts=found.verdicts | {"aff": replace(found.verdicts["aff"], word="same")})
+    section = best_section(replace(outcome, best=BestEpochs(other, evaluations=8)), {"add": 0, "aff": 1, "concat": 2})
     assert section is not None
-    assert [[cell.text for cell in row] for row in section.tables[0].rows] == [
-        [arm, "30.00", "31.00", "+1.00", "3, 4, 5"] for arm in ("add", "aff")
-    ]
-    assert "did not have the same number of evaluations" in section.lead[1]
-    same = tuple(with_best(run, 0.0) for run in outcome.runs)
-    assert best_section(replace(outcome, runs=same), {"add": 0}) is None
+    assert "Verdicts that differ from those at the last epoch: aff (same here, better there)." in section.lead[1:]
+    assert [row[1].text for row in section.tables[0].rows] == ["baseline", "≈ same", f"? {found.verdicts['concat'].word}"]
     assert best_section(outcome, {"add": 0}) is None
