@@ -7,7 +7,6 @@ equal hashes show it, and unequal ones show where a comparison is not paired.
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from fusion_det.config.files import write_json
 from fusion_det.config.run_folder import START
 from fusion_det.data.order import epoch_batches
 from fusion_det.data.sources import DataSource
+from fusion_det.engine.device import hardware_of
 from fusion_det.structures import ImageBatch, Targets
 
 FORMAT = 1
@@ -49,7 +49,7 @@ def write_start(
             "pictures": str(source.val.image_dir),
             "class_names": list(source.train.class_names),
             "category_ids": list(source.train.category_ids),
-            "hardware": _hardware(next(model.parameters()).device),
+            "hardware": hardware_of(next(model.parameters()).device),
             "weights": {part: _hash_of(getattr(model, part).state_dict().items()) for part in PARTS},
             "shapes": {part: _text_hash([(k, tuple(v.shape)) for k, v in getattr(model, part).state_dict().items()]) for part in PARTS},
             "order": _text_hash(order),
@@ -71,15 +71,3 @@ def _hash_of(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 def _text_hash(value: object) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()
-
-
-def _hardware(device: torch.device) -> str:
-    """The GPU's name, or the CPU's and the number of threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} threads"

@@ -16,8 +16,11 @@ from fusion_det.analysis.fusion_probe import fusion_probe
 from fusion_det.compare.insight import gather, latency
 from fusion_det.compare.insight.decisions import _under
 from fusion_det.compare.insight.kept import Kept
+from fusion_det.compare.insight.latency_look import look_at_latency
 from fusion_det.compare.insight.looked import Looked
-from fusion_det.compare.report.latency_part import milliseconds
+from fusion_det.compare.outcome import Outcome
+from fusion_det.compare.report.latency_part import latency_words, milliseconds
+from fusion_det.compare.run_record import read_run
 from fusion_det.config.cli import main
 from fusion_det.engine.checkpoint import save_checkpoint
 from fusion_det.inference import load
@@ -127,6 +130,41 @@ def test_latency_is_measured_beside_the_baseline_and_shown(study, tmp_path):
     two = {kind: {"ms": 30.0, "p95_ms": 33.0, "base_ms": 20.0, "base_p95_ms": 22.0} for kind in ("network", "with late fusion")}
     one = {kind: {"ms": 10.0, "p95_ms": 11.0, "base_ms": 10.0, "base_p95_ms": 12.0} for kind in two}
     assert milliseconds("a", Looked({"b": two, "c": one})) == {"a": 15.0, "b": 22.5, "c": 15.0}
+
+
+@pytest.mark.parametrize(("key", "other"), [("device", "another CPU, 1 threads"), ("threads", 64), ("cores", 99), ("torch", "9.9")])
+def test_latencies_of_another_machine_are_not_shown_as_this_ones(runs, tmp_path, monkeypatch, key, other):
+    folders = [Path(text.split("=")[1].split(",")[0]) for text in runs.removeprefix("runs=").split("; ")]
+    pair = tuple(read_run(folder, arm) for folder, arm in zip(folders, "ab", strict=True))
+    outcome = Outcome("x", tmp_path, "a", "AP", {"a": (), "b": ()}, pair)
+    here = latency.this_machine()
+    machine, measured = here, []
+
+    def measure(*args, **kwargs):
+        measured.append(machine)
+        times = {"ms": 30.0, "p95_ms": 33.0, "base_ms": 20.0 * len(measured), "base_p95_ms": 22.0}
+        return {"network": times, "with late fusion": times, "size": [64, 64], "memory": None, "rounds": 5, "machine": machine}
+
+    monkeypatch.setattr(latency, "this_machine", lambda: machine)
+    monkeypatch.setattr(latency, "measure_latency", measure)
+    first = look_at_latency(outcome)
+    machine = here | {key: other}
+    second = look_at_latency(outcome)
+    assert measured == [here, machine]
+    assert second.arms["b"]["network"]["base_ms"] == 40
+    assert f"on {machine['device']}, {machine['cores']} CPU cores, torch {machine['torch']}:" in latency_words("a", second)[0]
+    assert look_at_latency(outcome) == second
+    machine = here
+    assert look_at_latency(outcome) == first  # back where it was
+    assert len(measured) == 2
+
+
+def test_the_machine_is_told_by_device_threads_and_version():
+    machine = latency.this_machine()
+    assert machine["threads"] == torch.get_num_threads()
+    assert machine["torch"] == torch.__version__
+    if not torch.cuda.is_available():
+        assert machine["device"].endswith(f", {machine['threads']} threads")
 
 
 def test_what_fails_is_a_sentence(runs, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from fusion_det.analysis.timing import Clock, Work
 from fusion_det.build import build_detector
 from fusion_det.data.buckets import buckets_of
 from fusion_det.detector import Detector
-from fusion_det.engine.device import choose_device, choose_precision
+from fusion_det.engine.device import choose_device, choose_precision, hardware_of
 from fusion_det.rehearsal import Size
 
 _ROUNDS, _WARMUP = 40, 3
@@ -23,7 +23,8 @@ _ROUNDS, _WARMUP = 40, 3
 def measure_latency(base: Mapping[str, Any], arm: Mapping[str, Any], num_classes: int, *, seconds: float) -> dict[str, Any]:
     """Times of one made-up picture of the data set's largest shape, random weights, 1,000 made-up candidates, in about ``seconds``.
 
-    ``{"network" and "with late fusion": {"ms", "p95_ms", "base_ms", "base_p95_ms"}, "memory": bytes on a GPU, "size", "device", "rounds"}``
+    ``{"network" and "with late fusion": {"ms", "p95_ms", "base_ms", "base_p95_ms"}, "memory": bytes on a GPU, "size", "rounds",
+    "machine"}``, the last as of :func:`this_machine`.
     """
     device = choose_device("auto")
     height, width = buckets_of(base["data"], base["data"]["image_size"])[0]
@@ -44,7 +45,7 @@ def measure_latency(base: Mapping[str, Any], arm: Mapping[str, Any], num_classes
         for kind in (NETWORK, WHOLE)
     }  # fmt: skip
     rounds = times[f"arm {NETWORK}"].rounds
-    return {**found, "memory": memory, "size": [height, width], "device": _device_name(device), "rounds": rounds}
+    return {**found, "memory": memory, "size": [height, width], "machine": this_machine(), "rounds": rounds}
 
 
 def _built(config: Mapping[str, Any], num_classes: int, device: torch.device) -> Detector:
@@ -56,7 +57,9 @@ def _scene(config: Mapping[str, Any], size: Size, num_classes: int, device: torc
     return Scene(size, choose_precision(config["trainer"]["precision"], device), num_classes)
 
 
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    return f"CPU, {torch.get_num_threads()} of {os.cpu_count()} cores"
+def this_machine() -> dict[str, Any]:
+    """What a latency belongs to besides the detectors: ``device``, ``threads``, ``cores`` and ``torch`` (its version)."""
+    device = choose_device("auto")
+    return {
+        "device": hardware_of(device), "threads": torch.get_num_threads(), "cores": os.cpu_count(), "torch": torch.__version__,
+    }  # fmt: skip

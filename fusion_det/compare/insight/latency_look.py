@@ -1,4 +1,4 @@
-"""Latencies for the report: measured once for each pair of detectors, then read from the study's folder."""
+"""Latencies for the report: measured once for each pair of detectors on a machine, then read from the study's folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _TRAINER = ("precision", "channels_last")
 
 
 def look_at_latency(outcome: Outcome) -> Looked:
-    """Every arm beside the baseline; arms whose configs are not known are left out. What fails is a reason."""
+    """Every arm beside the baseline; arms whose configs are not known are left out. What fails is a reason.
+
+    What another machine, number of threads or version of torch took is never shown as this one's.
+    """
     base = _record(outcome, outcome.baseline)
     others = [(arm, run) for arm in outcome.arms if arm != outcome.baseline and (run := _record(outcome, arm)) is not None]
     if base is None or not others:
@@ -27,13 +30,13 @@ def look_at_latency(outcome: Outcome) -> Looked:
     seconds = min(_MOST_SECONDS_PER_ARM, _SECONDS / len(others))
     classes = len(base.start["class_names"])
     for arm, run in others:
-        key = kept.key(base=_model(base.config), arm=_model(run.config), classes=classes)
         try:
-            if key not in kept:
-                from fusion_det.compare.insight.latency import measure_latency  # imports torch
+            from fusion_det.compare.insight import latency  # imports torch
 
+            key = kept.key(base=_model(base.config), arm=_model(run.config), classes=classes, machine=latency.this_machine())
+            if key not in kept:
                 logger.info("measuring the latency of %s beside %s", arm, outcome.baseline)
-                kept.put(key, measure_latency(base.config, run.config, classes, seconds=seconds))
+                kept.put(key, latency.measure_latency(base.config, run.config, classes, seconds=seconds))
             arms[arm] = kept[key]
         except Exception as error:  # a report is worth more than this part of it
             logger.debug("latency of %s", arm, exc_info=error)

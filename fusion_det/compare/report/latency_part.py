@@ -27,10 +27,10 @@ def latency_words(baseline: str, latency: Looked) -> list[str]:
     if latency.arms:
         found = next(iter(latency.arms.values()))
         height, width = found["size"]
-        devices = listed(sorted({one["device"] for one in latency.arms.values()}))
+        machine = "{device}, {cores} CPU cores, torch {torch}".format(**found["machine"])
         words.append(
-            f"Latency of one picture of {height} x {width} pixels on {devices}, each arm in turn with {baseline} after a warm-up, so "
-            "that what else the machine does meets both alike: trust the ratios more than the milliseconds. Random weights; late fusion "
+            f"Latency of one picture of {height} x {width} pixels on {machine}: each arm in turn with {baseline} after a warm-up, so that "
+            "what else the machine does meets both alike: trust the ratios more than the milliseconds. Random weights; late fusion "
             "gets 1,000 made-up candidates."
         )
     reasons: dict[str, list[str]] = {}
