@@ -113,7 +113,8 @@ def reader(name: str) -> Reader:
     """Imports the back end, which is not part of the time."""
     if name == OURS:
         import fusion_det.data.coco_file
-        import fusion_det.evaluation.coco_metrics  # noqa: F401
+        import fusion_det.evaluation.coco_metrics
+        import fusion_det.evaluation.predictions  # noqa: F401
 
         return read_ours
     if name == REFERENCE:

@@ -25,6 +25,8 @@ SCORE_DECIMALS = 7
 """Enough to keep nearly all float32 scores apart; coarser rounding makes ties, and ties move AP."""
 _LARGEST = 2.0**63
 """Of any number of a box, as in the ground truth."""
+_AT_ONCE = 4096
+"""Records whose columns are taken together: so many stay in a core's cache while each is looked at several times."""
 REQUIRED_KEYS = ("image_id", "category_id", "bbox", "score")
 
 
@@ -153,14 +155,15 @@ def _read_list(path: str | Path) -> list[dict[str, Any]]:
     where = str(path)
     mend = "write the predictions again with tools/evaluate.py"
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise DataError(f"cannot read the predictions: {reason}", where=where, mend=mend) from error
-    if not text.strip():
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read the predictions: {error.strerror}", where=where, mend=mend) from error
+    if not raw.strip():
         raise DataError("the predictions file is empty", where=where, mend=mend)
     try:
-        results = parse_json(text)
+        results = parse_json(raw)
+    except UnicodeDecodeError as error:
+        raise DataError("cannot read the predictions: not UTF-8 text", where=where, mend=mend) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"not whole JSON, perhaps cut short: {error}", where=where, mend=mend) from error
     if not isinstance(results, list):
@@ -169,8 +172,18 @@ def _read_list(path: str | Path) -> list[dict[str, Any]]:
     return results
 
 
-def _plain_columns(results: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
+def _plain_columns(results: Sequence[dict[str, Any]]) -> tuple[np.ndarray, ...] | None:
     """Images, categories, boxes and scores; ``None`` where a record is not plain enough to be checked as part of a column."""
+    pieces = []
+    for start in range(0, max(len(results), 1), _AT_ONCE):
+        piece = _plain_piece(results[start : start + _AT_ONCE])
+        if piece is None:
+            return None
+        pieces.append(piece)
+    return tuple(np.concatenate(columns) for columns in zip(*pieces, strict=True))
+
+
+def _plain_piece(results: Sequence[dict[str, Any]]) -> tuple[np.ndarray, ...] | None:
     try:
         images, categories, boxes, scores = ([record[key] for record in results] for key in REQUIRED_KEYS)
         numbers = list(chain.from_iterable(boxes))

@@ -17,8 +17,10 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_same_as_the_standard_library(text):
-    ours, standard = parse_json(text), json.loads(text)
-    assert repr(ours) == repr(standard)  # repr keeps 1 and 1.0, 0.0 and -0.0 apart
+    standard = repr(json.loads(text))  # repr keeps 1 and 1.0, 0.0 and -0.0 apart
+    assert repr(parse_json(text)) == standard
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        assert repr(parse_json(text.encode(encoding))) == standard
 
 
 def test_not_numbers():
