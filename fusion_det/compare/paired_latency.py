@@ -17,7 +17,8 @@ from fusion_det.rehearsal import Size
 class PairedLatency:
     """Called with a config: the median time of its network over the baseline's, both run in turn in this process.
 
-    One batch of ``batch_size`` made-up pictures of ``size``, random weights, pictures to candidates: late fusion is the same for both.
+    One batch of ``batch_size`` made-up pictures of ``size``, random weights, pictures to candidates: late fusion is the same for both. The
+    networks are as they are trained, not made fast (:func:`fusion_det.fast.prepare.make_fast`).
     What else the machine does meets both alike, so that a ratio holds where seconds do not.
     """
 

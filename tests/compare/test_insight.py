@@ -19,7 +19,7 @@ from fusion_det.compare.insight.kept import Kept
 from fusion_det.compare.insight.latency_look import look_at_latency
 from fusion_det.compare.insight.looked import Looked
 from fusion_det.compare.outcome import Outcome
-from fusion_det.compare.report.latency_part import latency_words, milliseconds
+from fusion_det.compare.report.latency_part import latency_tables, latency_words, milliseconds
 from fusion_det.compare.run_record import read_run
 from fusion_det.config.cli import main
 from fusion_det.engine.checkpoint import save_checkpoint
@@ -118,14 +118,16 @@ def test_it_can_be_switched_off(runs, tmp_path):
 
 def test_latency_is_measured_beside_the_baseline_and_shown(study, tmp_path):
     (found,) = json.loads((study / "insight" / "latency.json").read_text())["results"].values()
-    for kind in ("network", "with late fusion"):
+    for kind in ("network", "with late fusion", "fast"):
         assert 0 < found[kind]["ms"] <= found[kind]["p95_ms"]
         assert 0 < found[kind]["base_ms"] <= found[kind]["base_p95_ms"]
     assert found["size"] == [64, 64]
     part = (study / "report.html").read_text().split('id="cost"')[1].split("</section>")[0]
     ratio = found["network"]["ms"] / found["network"]["base_ms"]
     assert f"{ratio:.2f} x; p95 {found['network']['p95_ms']:.1f}" in part
-    assert "AP against ms per picture, network" in part
+    assert "AP against ms per picture, network as trained" in part
+    assert f"{found['fast']['ms'] / found['fast']['base_ms']:.2f} x; p95 {found['fast']['p95_ms']:.1f}" in part
+    assert "Fast: its network as fast=true makes it for prediction" in part
     assert ">13<" in part  # training pictures per second
     two = {kind: {"ms": 30.0, "p95_ms": 33.0, "base_ms": 20.0, "base_p95_ms": 22.0} for kind in ("network", "with late fusion")}
     one = {kind: {"ms": 10.0, "p95_ms": 11.0, "base_ms": 10.0, "base_p95_ms": 12.0} for kind in two}
@@ -143,7 +145,15 @@ def test_latencies_of_another_machine_are_not_shown_as_this_ones(runs, tmp_path,
     def measure(*args, **kwargs):
         measured.append(machine)
         times = {"ms": 30.0, "p95_ms": 33.0, "base_ms": 20.0 * len(measured), "base_p95_ms": 22.0}
-        return {"network": times, "with late fusion": times, "size": [64, 64], "memory": None, "rounds": 5, "machine": machine}
+        return {
+            "network": times,
+            "with late fusion": times,
+            "fast": times,
+            "size": [64, 64],
+            "memory": None,
+            "rounds": 5,
+            "machine": machine,
+        }
 
     monkeypatch.setattr(latency, "this_machine", lambda: machine)
     monkeypatch.setattr(latency, "measure_latency", measure)
@@ -165,6 +175,20 @@ def test_the_machine_is_told_by_device_threads_and_version():
     assert machine["torch"] == torch.__version__
     if not torch.cuda.is_available():
         assert machine["device"].endswith(f", {machine['threads']} threads")
+
+
+def test_what_cannot_be_made_fast_has_its_other_latencies(coco_root, monkeypatch):
+    configs = [tiny_state(coco_root, 0, ["neck=fpn", *words])["config"] for words in ([], ["fusion=aff"])]
+    monkeypatch.setattr(latency, "make_fast", lambda *_: 1 / 0)
+    found = latency.measure_latency(*configs, 3, seconds=0.1)
+    assert "fast" not in found
+    assert found["why_not_fast"] == "ZeroDivisionError: division by zero"
+    assert found["network"]["ms"] > 0
+    looked = Looked({"{b}": found})
+    assert "{b} or {a} could not be made fast: ZeroDivisionError: division by zero." in latency_words("{a}", looked)
+    (table,) = latency_tables("{a}", {"{a}": 0, "{b}": 1}, looked)
+    assert [column.name for column in table.columns] == ["arm", "network", "+ late fusion"]
+    assert "Fast" not in table.note
 
 
 def test_what_fails_is_a_sentence(runs, tmp_path, monkeypatch):

@@ -33,7 +33,8 @@ def look_at_latency(outcome: Outcome) -> Looked:
         try:
             from fusion_det.compare.insight import latency  # imports torch
 
-            key = kept.key(base=_model(base.config), arm=_model(run.config), classes=classes, machine=latency.this_machine())
+            models = {"base": _model(base.config), "arm": _model(run.config), "classes": classes}
+            key = kept.key(**models, kinds=latency.KINDS, machine=latency.this_machine())
             if key not in kept:
                 logger.info("measuring the latency of %s beside %s", arm, outcome.baseline)
                 kept.put(key, latency.measure_latency(base.config, run.config, classes, seconds=seconds))

@@ -13,7 +13,7 @@ from fusion_det.compare.report.latency_part import latency_tables, latency_words
 from fusion_det.compare.report.page import Cell, Chart, Column, Section, Table, text
 from fusion_det.compare.report.words import percent, quantity
 
-_UNITS = {"parameters": "million parameters", "flops": "GFLOPs per picture", "latency": "ms per picture, network"}
+_UNITS = {"parameters": "million parameters", "flops": "GFLOPs per picture", "latency": "ms per picture, network as trained"}
 
 
 def cost_section(outcome: Outcome, places: Mapping[str, int], costs: Mapping[str, ArmCost], latency: Looked) -> Section | None:

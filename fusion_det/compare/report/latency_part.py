@@ -10,7 +10,9 @@ from fusion_det.compare.insight.looked import Looked
 from fusion_det.compare.report.page import Cell, Column, Table
 from fusion_det.compare.report.words import listed
 
-_NETWORK, _WHOLE = "network", "with late fusion"
+_NETWORK, _FAST = "network", "fast"
+_KINDS = {_NETWORK: "network", "with late fusion": "+ late fusion", _FAST: "fast"}
+"""What was timed, and the heads of its columns."""
 
 
 def milliseconds(baseline: str, latency: Looked) -> dict[str, float]:
@@ -33,11 +35,18 @@ def latency_words(baseline: str, latency: Looked) -> list[str]:
             "what else the machine does meets both alike: trust the ratios more than the milliseconds. Random weights; late fusion "
             "gets 1,000 made-up candidates."
         )
-    reasons: dict[str, list[str]] = {}
-    for arm, why in latency.why.items():
-        reasons.setdefault(why, []).append(arm)
-    words += [f"The latency of {listed(arms)} was not measured: {why}." for why, arms in reasons.items()]
+    words += [f"The latency of {arms} was not measured: {why}." for arms, why in _by_reason(latency.why)]
+    slow = {arm: found["why_not_fast"] for arm, found in latency.arms.items() if _FAST not in found}
+    words += [f"{arms} or {baseline} could not be made fast: {why}." for arms, why in _by_reason(slow)]
     return words or ["Latency was not measured in this study: tools/benchmark.py does that for one model."]
+
+
+def _by_reason(why: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The arms of each reason."""
+    arms: dict[str, list[str]] = {}
+    for arm, reason in why.items():
+        arms.setdefault(reason, []).append(arm)
+    return [(listed(names), reason) for reason, names in arms.items()]
 
 
 def latency_tables(baseline: str, places: Mapping[str, int], latency: Looked) -> tuple[Table, ...]:
@@ -45,17 +54,20 @@ def latency_tables(baseline: str, places: Mapping[str, int], latency: Looked) ->
     if not latency.arms:
         return ()
     memory = any(found["memory"] for found in latency.arms.values())
-    columns = [Column("arm"), Column("network, ms", "number"), Column("with late fusion, ms", "number")]
-    columns += [Column("peak memory, MiB", "number")] * memory
-    first = (Cell(baseline, arm=places[baseline]), *(_base_cell(latency, kind) for kind in (_NETWORK, _WHOLE)))
+    kinds = [kind for kind in _KINDS if any(kind in found for found in latency.arms.values())]
+    columns = [Column("arm"), *(Column(_KINDS[kind], "number") for kind in kinds), *[Column("peak memory, MiB", "number")] * memory]
+    first = (Cell(baseline, arm=places[baseline]), *(_base_cell(latency, kind) for kind in kinds))
     rows: list[tuple[Cell, ...]] = [(*first, *[Cell("-")] * memory)]
     for arm, found in latency.arms.items():
-        cells = [_cell(found[kind], _base(latency, kind)) for kind in (_NETWORK, _WHOLE)]
+        cells = [_cell(found[kind], _base(latency, kind)) if kind in found else Cell("-") for kind in kinds]
         peak = [Cell(f"{found['memory'] / 2**20:.0f}" if found["memory"] else "-")] * memory
         rows.append((Cell(arm, arm=places[arm]), *cells, *peak))
     rounds = min(found["rounds"] for found in latency.arms.values())
-    note = f"Medians of {rounds} or more rounds; an arm's milliseconds are its ratio to the baseline (x) times the baseline's."
-    return (Table(tuple(columns), tuple(rows), "Latency", note),)
+    note = "Network, and with late fusion: the detector as it is trained. "
+    if _FAST in kinds:
+        note += "Fast: its network as fast=true makes it for prediction, BatchNorm folded and on a CPU weights in oneDNN's order. "
+    note += f"Medians of {rounds} or more rounds; an arm's milliseconds are its ratio to the baseline (x) times the baseline's."
+    return (Table(tuple(columns), tuple(rows), "Latency, ms", note),)
 
 
 def _ratio(times: Mapping[str, Any]) -> float:
@@ -63,11 +75,11 @@ def _ratio(times: Mapping[str, Any]) -> float:
 
 
 def _base(latency: Looked, kind: str) -> float:
-    return statistics.median(found[kind]["base_ms"] for found in latency.arms.values())
+    return statistics.median(found[kind]["base_ms"] for found in latency.arms.values() if kind in found)
 
 
 def _base_cell(latency: Looked, kind: str) -> Cell:
-    p95 = statistics.median(found[kind]["base_p95_ms"] for found in latency.arms.values())
+    p95 = statistics.median(found[kind]["base_p95_ms"] for found in latency.arms.values() if kind in found)
     return Cell(f"{_base(latency, kind):.1f}", note=f"p95 {p95:.1f}")
 
 
