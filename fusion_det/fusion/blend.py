@@ -13,12 +13,9 @@ class _Blend(torch.autograd.Function):
     """``y + gate (x - y)``; backward is made of differentiable calls, so it can be differentiated again."""
 
     @staticmethod
-    def forward(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y, gate)
         return torch.lerp(y, x, gate)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:

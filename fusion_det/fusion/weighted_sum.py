@@ -11,20 +11,20 @@ from torch import Tensor
 
 
 class _WeightedSum(torch.autograd.Function):
-    """``y = sum_i w_i x_i``; backward is made of differentiable calls, so it can be differentiated again."""
+    """``y = sum_i w_i x_i``; backward is made of differentiable calls, so it can be differentiated again.
+
+    Like all functions of this package without a ``setup_context``: with one, torch inspects the signature at every call, 0.1 ms.
+    """
 
     @staticmethod
-    def forward(weights: Tensor, *inputs: Tensor) -> Tensor:
+    def forward(ctx: Any, weights: Tensor, *inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(weights, *inputs)
         first, *others = weights.unbind()
         total = inputs[0] * first
         for weight, x in zip(others, inputs[1:], strict=True):
             # addcmul would round the weight to a 16-bit map's type, a product with one number does not
             total = total.addcmul_(x, weight) if x.dtype == weight.dtype else total.add_(x * weight)
         return total
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

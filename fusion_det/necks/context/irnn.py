@@ -85,17 +85,14 @@ class _Sweep(torch.autograd.Function):
     """The sweep along the first dimension, two small steps in place per row; by running sums and minima it takes five times as long."""
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         found = x.clone()
         rows = found.unbind()
         rows[0].relu_()
         for before, row in pairwise(rows):
             row.add_(before).relu_()
+        ctx.save_for_backward(found)
         return found
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(output)
 
     @staticmethod
     @once_differentiable

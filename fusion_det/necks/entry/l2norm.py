@@ -69,14 +69,11 @@ class _InverseNorm(torch.autograd.Function):
     """Its gradient ``-x / |x|^3`` is one pass over the map, where that of torch's norm is four."""
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return (
-            torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32)).clamp(min=EPS).reciprocal()
-        )
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs, output)
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
+        inverse = length.clamp(min=EPS).reciprocal()
+        ctx.save_for_backward(x, inverse)
+        return inverse
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:

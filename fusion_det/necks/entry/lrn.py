@@ -53,17 +53,14 @@ class _WindowSum(torch.autograd.Function):
     """The sum over so many channels before, the channel itself, and so many after it."""
 
     @staticmethod
-    def forward(x: Tensor, before: int, after: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, before: int, after: int) -> Tensor:
+        ctx.before, ctx.after = before, after
         channels = x.shape[1]
         padded = F.pad(x, (0, 0, 0, 0, before, after))
         total = padded[:, :channels].clone()
         for shift in range(1, before + after + 1):
             total += padded[:, shift : shift + channels]
         return total
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, int, int], output: Tensor) -> None:
-        _, ctx.before, ctx.after = inputs
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:

@@ -63,14 +63,10 @@ class _TableGradient(torch.autograd.Function):
     """The sampled rows as they are; gives the table its gradient, which embedding_bag computes several times slower."""
 
     @staticmethod
-    def forward(rows: Tensor, table: Tensor, base: Tensor, weights: Tensor, shifts: list[int]) -> Tensor:
-        return rows.view_as(rows)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, table, base, weights, ctx.shifts = inputs
-        ctx.rows = len(table)
+    def forward(ctx: Any, rows: Tensor, table: Tensor, base: Tensor, weights: Tensor, shifts: list[int]) -> Tensor:
+        ctx.rows, ctx.shifts = len(table), shifts
         ctx.save_for_backward(base, weights)
+        return rows.view_as(rows)
 
     @staticmethod
     @once_differentiable

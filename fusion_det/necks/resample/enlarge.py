@@ -28,15 +28,12 @@ class _Enlarge(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(x: Tensor, size: tuple[int, int], mode: Mode) -> Tensor:
-        return _interpolate(x, size, mode)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, tuple[int, int], Mode], output: Tensor) -> None:
-        x, ctx.size, ctx.mode = inputs
-        ctx.shape = x.shape
+    def forward(ctx: Any, x: Tensor, size: tuple[int, int], mode: Mode) -> Tensor:
+        output = _interpolate(x, size, mode)
+        ctx.size, ctx.mode, ctx.shape = size, mode, x.shape
         last = output.is_contiguous(memory_format=torch.channels_last) and not output.is_contiguous()
         ctx.layout = torch.channels_last if last else torch.contiguous_format
+        return output
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
