@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from pydantic import PositiveFloat
@@ -10,6 +11,24 @@ from torch import Tensor, nn
 
 from fusion_det.fusion.operator import FusionOperator
 from fusion_det.fusion.weighted_sum import weighted_sum
+
+
+class _Shares(torch.autograd.Function):
+    """``w_i / (eps + sum_j w_j)`` with ``w = relu(v)`` as one step of the graph: a BiFPN has 24 of them, and they are all overhead."""
+
+    @staticmethod
+    def forward(ctx: Any, numbers: Tensor, eps: float) -> Tensor:
+        ctx.save_for_backward(numbers)
+        ctx.eps = eps
+        positive = numbers.relu()
+        return positive / (positive.sum() + eps)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (numbers,) = ctx.saved_tensors
+        positive = numbers.relu()
+        total = positive.sum() + ctx.eps
+        return (gradient - (gradient * positive).sum() / total) / total * (numbers > 0), None
 
 
 class WeightedFast(FusionOperator):
@@ -25,7 +44,7 @@ class WeightedFast(FusionOperator):
         self.edge_weights = nn.Parameter(torch.ones(num_inputs))
 
     def fuse(self, inputs: Sequence[Tensor]) -> Tensor:
-        positive = torch.relu(self.edge_weights.float())
-        weights = positive / (self.eps + positive.sum())
-        self.remember(weights=weights[None, :, None, None])
+        weights = _Shares.apply(self.edge_weights.float(), self.eps)
+        if self.remembers:
+            self.remember(weights=weights[None, :, None, None])
         return weighted_sum(inputs, weights)

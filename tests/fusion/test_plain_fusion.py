@@ -60,6 +60,19 @@ def test_weighted_softmax_by_hand_and_mean_at_the_start():
     assert operator.probe()["weights"].flatten().tolist() == pytest.approx([1 / 7, 2 / 7, 4 / 7])
 
 
+@pytest.mark.parametrize("numbers", [[1.0, 0.5, 2.0], [1.0, -0.3, 0.2], [-1.0, -2.0, -3.0]])
+def test_gradient_of_the_fast_weights_is_that_of_the_formula(numbers):
+    inputs, operator = maps(1.0, 2.0, 3.0), WeightedFast(2, 3)
+    with torch.no_grad():
+        operator.edge_weights.copy_(torch.tensor(numbers))
+    numbers = operator.edge_weights.detach().clone().requires_grad_()
+    shares = numbers.relu() / (numbers.relu().sum() + 1e-4)
+    seed = torch.randn_like(inputs[0])
+    (wanted,) = torch.autograd.grad(sum(w * x for w, x in zip(shares, inputs, strict=True)), numbers, seed)
+    (found,) = torch.autograd.grad(operator(inputs), operator.edge_weights, seed)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_weights_keep_the_type_of_the_maps():
     inputs = [x.bfloat16() for x in maps(1, 2)]
     assert WeightedFast(2, 2)(inputs).dtype == torch.bfloat16
