@@ -6,7 +6,7 @@
 Each run is `python tools/train.py head=HEAD_small neck=NECK seed=SEED`, the default recipe and budget, in a process of its own; finished
 runs are kept and unfinished ones go on. A neck that gives one level (`hypernet`) gets the boxes of all levels at that one, in `ONE_LEVEL`;
 SSD's boxes are two sizes a level, so SSD on one level is left out. FCOS is the measure: a head is good if its mean is within FCOS's spread
-or above.
+or above. Sections of the page that follow the table stay.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ def table(arms: Sequence[Arm], seeds: Sequence[int], runs: Path) -> str:
             cells.append(f"{statistics.mean(100 * found['summary']['AP50'] for found in done):.1f}")
             cells += [f"{statistics.mean(100 * found['per_supercategory'][factor]['AP'] for found in done):.1f}" for factor in FACTORS]
             cells.append(f"{done[0]['parameters'] / 1e6:.2f}")
+        cells += ["-"] * (len(titles) - 2 - len(cells))
         lines.append(f"| `{neck}` | `{head}` | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -113,13 +114,15 @@ def main() -> None:
         with ThreadPoolExecutor(arguments.jobs) as pool:
             list(pool.map(run, arms))
     text = (
+        "# What the heads learn on the generated scenes\n\n"
         f"{date.today()}, {platform.machine()} CPU, {os.cpu_count()} cores, {arguments.jobs} run(s) at a time, Python "
         f"{platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}. Final AP x 100, pycocotools, "
         "averaged weights; factors and AP50 are means over the seeds.\n\n" + table(arms, arguments.seeds, runs)
     )
     print(text)
     if arguments.out:
-        arguments.out.write_text(text)
+        _, mark, notes = (arguments.out.read_text() if arguments.out.exists() else "").partition("\n## ")
+        arguments.out.write_text(text + mark + notes)
     sys.exit(any(results_of(runs / arm.name) is None for arm in arms))
 
 
