@@ -147,9 +147,10 @@ def _with_place(fault: ConfigError, locate: Callable[[str], str | None]) -> Conf
     place = locate(fault.where) if fault.where else None
     if place is None:
         return fault
-    # A value that an experiment gives to a part which the user replaced is the usual cause.
-    mend = "; ".join(filter(None, [fault.mend, "or leave the experiment out: experiment=null" if "experiment/" in place else ""]))
-    return type(fault)(fault.what, where=f"{fault.where} ({place})", mend=mend)
+    mends = [fault.mend]
+    if "experiment/" in place:  # a value that an experiment gives to a part which the user replaced is the usual cause
+        mends += [f"or drop the key: ~{fault.where}", "or leave the experiment out: experiment=null"]
+    return type(fault)(fault.what, where=f"{fault.where} ({place})", mend="; ".join(filter(None, mends)))
 
 
 def _validate(model: type[AnySettings], config: Mapping[str, Any]) -> AnySettings:

@@ -142,7 +142,8 @@ def test_values_of_an_experiment_for_a_replaced_part(configs: Path, tmp_path: Pa
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nfusion:\n  strength: 2\n")
     (line,) = told(configs, "experiment=mine", folders=(str(tmp_path),))
     assert line.startswith(f"fusion.strength ({tmp_path}/experiment/mine.yaml:3): unknown key (got 2) -> ")
-    assert line.endswith("; or leave the experiment out: experiment=null")
+    assert line.endswith("; or drop the key: ~fusion.strength; or leave the experiment out: experiment=null")
+    load_settings(TRAIN, ["experiment=mine", "~fusion.strength"], configs, (str(tmp_path),))  # the advice holds
 
 
 def test_a_group_file_must_be_a_mapping(configs: Path, tmp_path: Path) -> None:
