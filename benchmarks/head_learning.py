@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 import torchvision
-from training_runs import results_of, train_into
+from training_runs import add_run_arguments, results_of, train_into
 
 HEADS = ("fcos", "retinanet", "gfl", "ssd", "faster_rcnn", "mscnn", "hypernet")
 NECKS = ("none", "fpn", "hypernet", "ssd")
@@ -94,12 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--heads", nargs="+", default=HEADS, choices=HEADS)
     parser.add_argument("--necks", nargs="+", default=NECKS, choices=NECKS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--runs", type=Path, default=Path("runs/head_learning"))
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--finished", action="store_true", help="train nothing: the table of the runs that are finished")
-    parser.add_argument("words", nargs="*", help="further overrides of every run, after --")
+    add_run_arguments(parser, Path("runs/head_learning"))
     arguments = parser.parse_args()
     threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
     arms, runs = arms_of(arguments.heads, arguments.necks, arguments.seeds), arguments.runs.resolve()

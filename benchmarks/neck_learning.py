@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 import torchvision
-from training_runs import REPOSITORY, results_of, train_into
+from training_runs import REPOSITORY, add_run_arguments, results_of, train_into
 
 FACTORS = ("plain", "detail", "context", "scale", "precision")
 
@@ -81,12 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     named = sorted(path.stem for path in (REPOSITORY / "configs/neck").glob("*.yaml"))
     parser.add_argument("--necks", nargs="+", default=named, choices=named)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--runs", type=Path, default=Path("runs/neck_learning"))
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--finished", action="store_true", help="train nothing: the table of the runs that are finished")
-    parser.add_argument("words", nargs="*", help="further overrides of every run, after --")
+    add_run_arguments(parser, Path("runs/neck_learning"))
     arguments = parser.parse_args()
     threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
     arms = [(neck, seed) for seed in arguments.seeds for neck in arguments.necks]

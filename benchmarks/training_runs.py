@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -30,3 +31,13 @@ def train_into(folder: Path, overrides: Sequence[str], threads: int) -> int:
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(REPOSITORY)}
     with folder.with_suffix(".log").open("a") as log:
         return subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log, check=False).returncode
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, runs: Path) -> None:
+    """Seeds, number of runs at a time, where runs are kept and the page goes, and further overrides."""
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--runs", type=Path, default=runs)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--finished", action="store_true", help="train nothing: the table of the runs that are finished")
+    parser.add_argument("words", nargs="*", help="further overrides of every run, after --")
