@@ -86,11 +86,14 @@ class FusionNeck(nn.Module):
 
     def _early_nodes(self) -> set[str]:
         """Nodes that sum 1x1 convolutions, of a map that is enlarged for one of them: that one comes first, at fewer positions."""
-        commuting = {key for key, resampler in self.resamplers.items() if getattr(resampler, "commutes", False)}
         linear = {name for name, operator in self.operators.items() if hasattr(operator, "linear_parts")}
-        return {
-            node.name for node in self.plan.nodes if node.name in linear and any(_edge(name, node) in commuting for name in node.inputs)
-        }
+        early = set()
+        for node in self.plan.nodes:
+            resamplers = [self.resamplers[key] for name in node.inputs if (key := _edge(name, node)) in self.resamplers]
+            aligned = any(getattr(resampler, "needs_own", False) for resampler in resamplers)  # to the own map as it is
+            if node.name in linear and not aligned and any(getattr(resampler, "commutes", False) for resampler in resamplers):
+                early.add(node.name)
+        return early
 
     def _output_levels(self, widths: dict[str, int]) -> tuple[LevelSpec, ...]:
         strides = self.plan.strides
