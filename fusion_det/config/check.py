@@ -149,7 +149,8 @@ def _with_place(fault: ConfigError, locate: Callable[[str], str | None]) -> Conf
         return fault
     mends = [fault.mend]
     if "experiment/" in place:  # a value that an experiment gives to a part which the user replaced is the usual cause
-        mends += [f"or drop the key: ~{fault.where}", "or leave the experiment out: experiment=null"]
+        unknown = fault.what.startswith("unknown key")  # one that is known may be needed
+        mends += [f"or drop the key: ~{fault.where}"] * unknown + ["or leave the experiment out: experiment=null"]
     return type(fault)(fault.what, where=f"{fault.where} ({place})", mend="; ".join(filter(None, mends)))
 
 

@@ -107,7 +107,7 @@ def test_each_wrong_type_or_range_is_one_line_with_its_key(configs: Path, turn: 
 
 @pytest.mark.parametrize("right", RIGHT, ids=range(3))
 def test_right_values_pass(configs: Path, right: list[str]) -> None:
-    load_settings(TRAIN, right, configs)
+    assert isinstance(load_settings(TRAIN, right, configs), TrainConfig)
 
 
 def test_an_absent_component_lists_the_options(configs: Path) -> None:
