@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -30,9 +31,10 @@ class GFL(nn.Module):
     Two towers shared by all levels, one learned scale per level. Classes: quality focal loss towards the IoU of the predicted box, divided
     by the number of positive points. Each of the four distances, in strides, is the mean of a distribution over 0 ... ``reg_max``: GIoU
     loss on the box and distribution focal loss on the distances, both weighted by the point's best class probability and divided by the
-    sum of these weights (both sums at least 1). ATSS sees one square anchor of ``anchor_scale`` strides around each point. Constants are
-    the paper's. Deviations: points lie in the middle of their cells (``point_offset`` 0.5; the authors' code: 0); background in crowd
-    regions is ignored.
+    sum of these weights (both sums at least 1). ATSS sees one square anchor of ``anchor_scale`` strides around each point and the
+    ``nearest`` of each level, on one or two levels as many more as give ``least_candidates``: of 9 alone its threshold (mean + standard
+    deviation) leaves an object one or two. Constants are the paper's. Deviations: that, and points lie in the middle of their cells
+    (``point_offset`` 0.5; the authors' code: 0); background in crowd regions is ignored.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class GFL(nn.Module):
         point_offset: Annotated[float, Field(ge=0, lt=1)],
         anchor_scale: PositiveFloat,
         nearest: PositiveInt,
+        least_candidates: NonNegativeInt,
         reg_max: PositiveInt,
         quality_beta: NonNegativeFloat,
         box_loss_weight: PositiveFloat,
@@ -58,7 +61,8 @@ class GFL(nn.Module):
         channels, strides = shared_width(self.levels, owner="head gfl"), [level.stride for level in self.levels]
         squares = anchor_cells(anchor_sizes(strides, scale=anchor_scale, per_octave=1), [1.0], whole_pixels=False)
         self.anchors = AnchorGrid(squares, strides, offset=point_offset)
-        self.strides, self.nearest, self.reg_max, self.quality_beta = strides, nearest, reg_max, quality_beta
+        self.nearest = max(nearest, math.ceil(least_candidates / len(self.levels)))
+        self.strides, self.reg_max, self.quality_beta = strides, reg_max, quality_beta
         self.box_loss_weight, self.distribution_loss_weight = box_loss_weight, distribution_loss_weight
         self.score_threshold, self.candidates_per_level = score_threshold, candidates_per_level
         self.class_tower = Tower(channels, num_convs, norm, len(self.levels))

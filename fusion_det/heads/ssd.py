@@ -26,8 +26,9 @@ from fusion_det.structures import LevelSpec, RawDetections, Targets
 class SSD(nn.Module):
     """Single shot multibox detector (Liu, Anguelov, Erhan, Szegedy, Reed, Fu, Berg; ECCV 2016, arXiv 1512.02325).
 
-    Two 3x3 convolutions per level, nothing shared, widths may differ. Before them ``num_convs`` further ones with ``norm`` and ReLU; the
-    paper has none, as its maps come from a ReLU (a pyramid's do not: its last convolution and the head's would be one linear map).
+    Two 3x3 convolutions per level, one for classes and one for boxes, nothing shared, widths may differ. Before each of them ``num_convs``
+    further ones with ``norm`` and ReLU; the paper has none, as its maps come from a ReLU (a pyramid's do not: its last convolution and
+    the head's would be one linear map).
     Every object takes its best default box, then every default box that overlaps an object by ``positive_overlap`` or more learns the
     one it overlaps most. Softmax cross-entropy over classes and background, of background only ``negatives_per_positive`` times as many
     boxes as positives, those of the highest loss in each image; smooth L1 on deltas (``smooth_l1_beta`` 1, or another ``box_loss``); both
@@ -75,16 +76,16 @@ class SSD(nn.Module):
         self.negatives_per_positive = negatives_per_positive
         self.box_loss = BoxRegressionLoss(self.coder, box_loss, beta=smooth_l1_beta, weight=box_loss_weight)
         self.score_threshold, self.candidates_per_class = score_threshold, candidates_per_class
-        self.towers = nn.ModuleList(Tower(level.channels, num_convs, norm, 1) for level in self.levels)
+        self.class_towers = nn.ModuleList(Tower(level.channels, num_convs, norm, 1) for level in self.levels)
+        self.box_towers = nn.ModuleList(Tower(level.channels, num_convs, norm, 1) for level in self.levels)
         sizes = list(zip(self.levels, self.anchors.per_cell, strict=True))
         self.class_logits = nn.ModuleList(_conv(level.channels, shapes * self.columns) for level, shapes in sizes)
         self.box_deltas = nn.ModuleList(_conv(level.channels, shapes * 4) for level, shapes in sizes)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Maps [B, C_i, H_i, W_i] -> logits [B, A, 1 + classes] (background first) and box deltas [B, A, 4], both float32."""
-        seen = [tower(x, 0) for tower, x in zip(self.towers, features, strict=True)]
-        logits = [conv(x) for conv, x in zip(self.class_logits, seen, strict=True)]
-        deltas = [conv(x) for conv, x in zip(self.box_deltas, seen, strict=True)]
+        logits = [conv(tower(x, 0)) for conv, tower, x in zip(self.class_logits, self.class_towers, features, strict=True)]
+        deltas = [conv(tower(x, 0)) for conv, tower, x in zip(self.box_deltas, self.box_towers, features, strict=True)]
         return flatten_anchors(logits, self.columns).float(), flatten_anchors(deltas, 4).float()
 
     def losses(self, features: Sequence[Tensor], targets: Targets) -> dict[str, Tensor]:

@@ -80,6 +80,21 @@ def test_atss_anchor_of_two_objects_takes_the_better_overlap():
     assert torch.equal(found.labels[0][taken], ious.argmax(dim=0))
 
 
+@pytest.mark.parametrize(("number", "nearest"), [(1, 27), (2, 14), (3, 9)])
+def test_few_levels_give_more_candidates_each(number, nearest):
+    assert make_head("gfl", LEVELS[:number]).nearest == nearest
+    assert make_head("gfl", LEVELS[:number], least_candidates=0).nearest == 9
+
+
+@torch.no_grad()
+def test_more_candidates_on_one_level_teach_more_points():
+    """What ``least_candidates`` is for: of 9 candidates few pass mean + standard deviation."""
+    head, features, targets = make_head("gfl", LEVELS[:1]), make_features(levels=LEVELS[:1], shapes=SHAPES[:1]), make_targets([6, 6])
+    anchors = head.anchors([features[0].shape[-2:]])
+    few, many = ((assign_atss(anchors, targets, nearest=n).labels >= 0).sum() for n in (9, head.nearest))
+    assert 2 * many > 3 * few > 0
+
+
 def test_quality_focal_loss_is_the_formula():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(40, 6, generator=generator) * 3

@@ -201,3 +201,15 @@ def test_no_negatives_inside_a_crowd():
     assert crowded["loss_cls"] < plain["loss_cls"]
     # Only positives are left, each with the loss of its own class.
     assert crowded["loss_cls"] <= losses[..., 1:].max()
+
+
+def test_convolutions_before_the_predictors_serve_classes_or_boxes_of_one_level():
+    head = ssd300(num_convs=2, norm="bn").eval()
+    features = make_features(levels=head.levels, shapes=SSD300_SHAPES)
+    logits, deltas = head(features)
+    counts = head.anchors(SSD300_SHAPES).counts
+    nn.init.zeros_(head.class_towers[1][3].weight)
+    nn.init.zeros_(head.box_towers[2][3].weight)
+    changed = [(a != b).any(dim=2).split(counts, dim=1) for a, b in zip((logits, deltas), head(features), strict=True)]
+    assert [part.any().item() for part in changed[0]] == [False, True, False, False, False, False]
+    assert [part.any().item() for part in changed[1]] == [False, False, True, False, False, False]
