@@ -35,10 +35,11 @@ ONE_LEVEL = {
     "gfl": [],
     "hypernet": [],
     "retinanet": ["head.anchor_sizes=[[16,20,25,32,40,50,64,80,101]]"],
-    "faster_rcnn": ["head.rpn.anchor_sizes=[[32,64,128]]"],
+    "faster_rcnn": ["head.rpn.anchor_sizes=[[16,32,64]]"],
     "mscnn": [
         "head.rpn.kernels=[[[3,3],[5,5],[5,5],[7,7],[7,7],[7,7]]]",
         "head.rpn.template_sizes=[[[12,12],[20,20],[24,24],[40,40],[48,48],[80,80]]]",
+        "head.rpn.level_weights=[1.0]",
     ],
 }
 

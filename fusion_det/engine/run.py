@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fusion_det.analysis.anchor_fit import log_anchor_fit
 from fusion_det.build import build_detector, dry_run
 from fusion_det.config.files import write_atomic, write_json
 from fusion_det.config.instantiate import build
@@ -151,6 +152,7 @@ class Run:
             sum(p.numel() for p in model.parameters()) / 1e6, trainer.total_steps, self.device, self.precision,
         )  # fmt: skip
         if trainer.step == 0:
+            log_anchor_fit(model.head, self.source.train, self.source.buckets, self.dataset.bucket_of_image)
             self._record_start()
         steps_per_epoch = trainer.total_steps // trainer.epochs
         bar = None if self.settings.logger.progress == "auto" else self.settings.logger.progress

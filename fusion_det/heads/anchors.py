@@ -36,7 +36,8 @@ class AnchorGrid(nn.Module):
     """Repeats ``cells[i]``, the boxes around a cell's centre (xyxy relative to it, in pixels), over the map of level i.
 
     ``strides``: distance of two cells per level, in pixels; ``offset``: the centre's place in its cell, in strides. Grids are cached per
-    map shapes and device: a step without a new shape launches nothing and never makes the host wait.
+    map shapes and device: a step without a new shape launches nothing and never makes the host wait. ``regressed``: boxes are predicted
+    relative to the anchors, so that these should resemble objects; False where they only mark places and scales.
     """
 
     def __init__(
@@ -46,11 +47,12 @@ class AnchorGrid(nn.Module):
         *,
         offset: float,
         cell_stride: CellStride = "level",
+        regressed: bool = True,
     ) -> None:
         super().__init__()
         if len(cells) != len(strides):
             raise ValueError(f"anchors: expected shapes for {len(strides)} levels, got them for {len(cells)}")
-        self.strides, self.offset, self.cell_stride = tuple(strides), offset, cell_stride
+        self.strides, self.offset, self.cell_stride, self.regressed = tuple(strides), offset, cell_stride, regressed
         self.per_cell = [len(level) for level in cells]
         for i, level in enumerate(cells):
             self.register_buffer(f"cell_{i}", torch.tensor(level, dtype=torch.float32), persistent=False)

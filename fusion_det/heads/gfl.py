@@ -60,7 +60,7 @@ class GFL(nn.Module):
         self.levels = check_head(levels, num_classes, owner="head gfl")
         channels, strides = shared_width(self.levels, owner="head gfl"), [level.stride for level in self.levels]
         squares = anchor_cells(anchor_sizes(strides, scale=anchor_scale, per_octave=1), [1.0], whole_pixels=False)
-        self.anchors = AnchorGrid(squares, strides, offset=point_offset)
+        self.anchors = AnchorGrid(squares, strides, offset=point_offset, regressed=False)
         self.nearest = max(nearest, math.ceil(least_candidates / len(self.levels)))
         self.strides, self.reg_max, self.quality_beta = strides, reg_max, quality_beta
         self.box_loss_weight, self.distribution_loss_weight = box_loss_weight, distribution_loss_weight
