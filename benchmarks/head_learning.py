@@ -4,7 +4,7 @@
     python benchmarks/head_learning.py --finished      # no training: the table of what is there
 
 Each run is `python tools/train.py head=HEAD_small neck=NECK seed=SEED`, the default recipe and budget, in a process of its own; finished
-runs are kept and unfinished ones go on. A neck that gives one level (`hypernet`) gets the boxes of all levels at that one, in `ONE_LEVEL`;
+runs are kept and unfinished ones go on. A neck that gives one level (`hypernet`) gets boxes of all sizes at that one, in `ONE_LEVEL`;
 SSD's boxes are two sizes a level, so SSD on one level is left out. FCOS is the measure: a head is good if its mean is within FCOS's spread
 or above. Sections of the page that follow the table stay.
 """
@@ -34,7 +34,7 @@ ONE_LEVEL = {
     "fcos": [],
     "gfl": [],
     "hypernet": [],
-    "retinanet": ["head.anchor_sizes=[[16,20,25,32,40,50,64,80,101]]"],
+    "retinanet": ["head.anchor_sizes=[[10,20,40,80]]", "head.aspect_ratios=[1.0]"],
     "faster_rcnn": ["head.rpn.anchor_sizes=[[16,32,64]]"],
     "mscnn": [
         "head.rpn.kernels=[[[3,3],[5,5],[5,5],[7,7],[7,7],[7,7]]]",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from pathlib import Path
 
@@ -24,8 +25,10 @@ def settings(root: Path, folder: Path, *overrides: str):
     return load_settings(get_tool("train"), words, default_config_dir())
 
 
-def test_stopped_within_an_epoch_and_resumed_equals_uninterrupted(coco_root, tmp_path, monkeypatch):
+def test_stopped_within_an_epoch_and_resumed_equals_uninterrupted(coco_root, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
     train(settings(coco_root, tmp_path / "whole"), [])
+    assert caplog.text.count("head.rpn: anchors of 16 to 64 px; best overlap") == 1
     original = Trainer.train_step
 
     def stepping(self, group):
@@ -37,7 +40,9 @@ def test_stopped_within_an_epoch_and_resumed_equals_uninterrupted(coco_root, tmp
         patch.setattr(Trainer, "train_step", stepping)
         with pytest.raises(Interrupted):
             train(settings(coco_root, tmp_path / "stopped"), [])
+    caplog.clear()
     train(settings(coco_root, tmp_path / "stopped", "resume=auto"), [])
+    assert "head.rpn: anchors" not in caplog.text  # said once, at the start
     expected, found = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "stopped"))
     assert expected["step"] == found["step"] == 8
     assert torch.equal(expected["rng"]["torch"], found["rng"]["torch"])
