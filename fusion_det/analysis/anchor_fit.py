@@ -16,8 +16,8 @@ from fusion_det.heads.anchors import AnchorGrid
 
 logger = logging.getLogger(__name__)
 
-# Objects are compared with the shapes so many at a time, which bounds the memory.
-CHUNK = 65_536
+# So many pairs of an object and a shape are compared at a time, which bounds the memory to some 200 MB.
+PAIRS = 2**23
 # The usual limit of background: an object that overlaps every anchor by less teaches only those that are its best.
 POOR_OVERLAP = 0.3
 # A share of such objects above which a run warns.
@@ -86,7 +86,7 @@ def anchor_fit(grid: AnchorGrid, objects: Tensor, picture: Shape) -> AnchorFit:
     """Compare the anchors on the maps of one ``picture`` (height, width) with ``objects`` [M, 2]."""
     boxes = grid([tuple(-(-side // int(stride)) for side in picture) for stride in grid.strides]).boxes.cpu()
     shapes = torch.unique(((boxes[:, 2:] - boxes[:, :2]) * 64).round() / 64, dim=0)  # equal but for rounding
-    overlaps = [_best(chunk, shapes) for chunk in objects.split(CHUNK)]
+    overlaps = [_best(chunk, shapes) for chunk in objects.split(max(1, PAIRS // len(shapes)))]
     return AnchorFit(torch.cat(overlaps), objects, shapes)
 
 
