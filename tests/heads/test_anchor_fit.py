@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from head_cases import LEVELS, make_head
 from torchvision.ops import box_iou
 
 from fusion_det.analysis.anchor_fit import anchor_fit, anchor_grids, log_anchor_fit, object_sizes
 from fusion_det.data.augment import evaluation_view
 from fusion_det.data.buckets import Filled, assign, make_buckets
 from fusion_det.data.coco_index import CocoIndex, read_index
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "heads"))
-from head_cases import LEVELS, make_head
 
 BUCKETS = make_buckets(128)
 
