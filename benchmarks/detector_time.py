@@ -84,7 +84,7 @@ def floor_step(model: Detector, images: ImageBatch, context: Callable[[], Any]) 
     def step() -> None:
         with context():
             outputs = model.train().head(model.features(images))
-        torch.stack([output.mean() for output in outputs]).sum().backward()
+        torch.stack([output.float().mean() for output in outputs]).sum().backward()  # float32, as losses are
         model.zero_grad(set_to_none=True)
 
     return step

@@ -70,7 +70,8 @@ class FCOS(nn.Module):
         self.scales = nn.ModuleList(LearnedScale() for _ in self.levels)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps [B, C, H_i, W_i] -> class logits [B, P, classes], distances in strides [B, P, 4] (l, t, r, b), centre-ness logits [B, P]."""
+        """Maps [B, C, H_i, W_i] -> class logits [B, P, classes] as the network computed them; float32: distances in strides [B, P, 4]
+        (l, t, r, b), centre-ness logits [B, P]."""
         logits, distances, centerness = [], [], []
         for level, (x, scale) in enumerate(zip(features, self.scales, strict=True)):
             box_features = self.box_tower(x, level)
@@ -80,7 +81,7 @@ class FCOS(nn.Module):
         raw = flatten_levels(distances).float()
         # The clamp keeps exp finite in the first steps of a run with a high learning rate: e^8 strides is larger than any picture.
         positive = torch.relu(raw) if self.distance == "relu" else raw.clamp(max=8.0).exp()
-        return flatten_levels(logits).float(), positive, flatten_levels(centerness).float()[..., 0]
+        return flatten_levels(logits), positive, flatten_levels(centerness).float()[..., 0]
 
     def losses(self, features: Sequence[Tensor], targets: Targets) -> dict[str, Tensor]:
         """``loss_cls``, ``loss_box``, ``loss_centerness``: scalars."""
@@ -116,7 +117,7 @@ class FCOS(nn.Module):
         logits, distances, centerness = self(features)
         points, strides, _, _ = self._points(features)
         boxes = decode_distances(points, distances * strides[:, None])
-        scores = (logits.sigmoid() * centerness.sigmoid()[..., None]).sqrt()
+        scores = (logits.float().sigmoid() * centerness.sigmoid()[..., None]).sqrt()
         counts = [x.shape[-2] * x.shape[-1] for x in features]
         return choose_candidates(boxes, scores, counts, sizes, score_threshold=self.score_threshold, per_level=self.candidates_per_level)
 

@@ -72,10 +72,11 @@ class GFL(nn.Module):
         self.scales = nn.ModuleList(LearnedScale() for _ in self.levels)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Maps [B, C, H_i, W_i] -> class logits [B, P, classes], logits of the four distances' bins [B, P, 4, reg_max + 1]; float32."""
+        """Maps [B, C, H_i, W_i] -> class logits [B, P, classes] as the network computed them, logits of the four distances' bins
+        [B, P, 4, reg_max + 1], float32."""
         logits = [self.class_logits(self.class_tower(x, level)) for level, x in enumerate(features)]
         bins = [self.scales[level](self.box_bins(self.box_tower(x, level))) for level, x in enumerate(features)]
-        return flatten_levels(logits).float(), flatten_levels(bins).float().unflatten(2, (4, self.reg_max + 1))
+        return flatten_levels(logits), flatten_levels(bins).float().unflatten(2, (4, self.reg_max + 1))
 
     def losses(self, features: Sequence[Tensor], targets: Targets) -> dict[str, Tensor]:
         """``loss_cls``, ``loss_box``, ``loss_distribution``: scalars."""
@@ -86,7 +87,7 @@ class GFL(nn.Module):
         boxes = decode_distances(points, expected_distance(bins) * strides)
         quality = aligned_ious(boxes.detach(), found.boxes) * positive
         class_loss = quality_focal_loss(logits, found.labels, quality, beta=self.quality_beta)
-        weight = logits.detach().sigmoid().amax(dim=2) * positive
+        weight = logits.detach().amax(dim=2).float().sigmoid() * positive
         total = weight.sum().clamp(min=1)
         distances = encode_distances(points, found.boxes) / strides
         bin_loss = distribution_focal_loss(bins, distances.clamp(min=0, max=self.reg_max - LAST_BIN_MARGIN))
@@ -107,6 +108,7 @@ class GFL(nn.Module):
         logits, bins = self(features)
         anchors, points, strides = self._geometry(features)
         boxes = decode_distances(points, expected_distance(bins) * strides)
+        scores = logits.float().sigmoid()
         return choose_candidates(
-            boxes, logits.sigmoid(), anchors.counts, sizes, score_threshold=self.score_threshold, per_level=self.candidates_per_level
+            boxes, scores, anchors.counts, sizes, score_threshold=self.score_threshold, per_level=self.candidates_per_level
         )

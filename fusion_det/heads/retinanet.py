@@ -83,10 +83,10 @@ class RetinaNet(nn.Module):
         self.box_deltas = init_normal(nn.Conv2d(channels, shapes * 4, 3, padding=1))
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Maps [B, C, H_i, W_i] -> class logits [B, A, classes] and box deltas [B, A, 4], both float32."""
+        """Maps [B, C, H_i, W_i] -> class logits [B, A, classes] as the network computed them and box deltas [B, A, 4], float32."""
         logits = [self.class_logits(self.class_tower(x, level)) for level, x in enumerate(features)]
         deltas = [self.box_deltas(self.box_tower(x, level)) for level, x in enumerate(features)]
-        return flatten_anchors(logits, self.num_classes).float(), flatten_anchors(deltas, 4).float()
+        return flatten_anchors(logits, self.num_classes), flatten_anchors(deltas, 4).float()
 
     def losses(self, features: Sequence[Tensor], targets: Targets) -> dict[str, Tensor]:
         """``loss_cls``, ``loss_box``: scalars."""
@@ -115,8 +115,9 @@ class RetinaNet(nn.Module):
         logits, deltas = self(features)
         anchors = self._anchors(features)
         boxes = self.coder.decode(deltas, anchors.boxes)
+        scores = logits.float().sigmoid()
         return choose_candidates(
-            boxes, logits.sigmoid(), anchors.counts, sizes, score_threshold=self.score_threshold, per_level=self.candidates_per_level
+            boxes, scores, anchors.counts, sizes, score_threshold=self.score_threshold, per_level=self.candidates_per_level
         )
 
 
