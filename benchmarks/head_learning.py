@@ -34,7 +34,7 @@ ONE_LEVEL = {
     "fcos": [],
     "gfl": [],
     "hypernet": [],
-    "retinanet": ["head.anchor_sizes=[[10,20,40,80]]", "head.aspect_ratios=[1.0]", "head.anchor_offset=0.5"],
+    "retinanet": ["head.anchor_sizes=[[8,10,12,15,18,22,28,40,80]]", "head.aspect_ratios=[1.0]", "head.anchor_offset=0.5"],
     "faster_rcnn": ["head.rpn.anchor_sizes=[[16,32,64]]"],
     "mscnn": [
         "head.rpn.kernels=[[[3,3],[5,5],[5,5],[7,7],[7,7],[7,7]]]",
