@@ -102,10 +102,10 @@ def kill_and_restart(root: Path, kills: int, steps: int, seed: int) -> int:
 
 
 def test_a_runner_killed_ten_times_redoes_nothing_and_loses_nothing(tmp_path):
-    met = kill_and_restart(tmp_path, 10, 40, seed=5)
+    met = kill_and_restart(tmp_path, 10, 80, seed=5)
     assert met >= 5
     for job in make_jobs(tmp_path):
-        assert steps_of(job) == list(range(1, 41)), job.id
+        assert steps_of(job) == list(range(1, 81)), job.id
         assert json.loads((job.folder / "results.json").read_text())["finished"]
     assert set(statuses(tmp_path).values()) == {"done"}
 
