@@ -8,6 +8,8 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import nn
 
+from fusion_det.engine.fused_optim import FusedAdamW, FusedSGD
+
 
 def adamw(
     model: nn.Module,
@@ -18,11 +20,11 @@ def adamw(
     backbone_lr_factor: NonNegativeFloat,
     norm_decay: bool,
 ) -> torch.optim.Optimizer:
-    """``torch.optim.AdamW`` (fused where the device has it) over :func:`parameter_groups`."""
+    """``torch.optim.AdamW``, fused, over :func:`parameter_groups`."""
     groups = parameter_groups(model, lr=lr, weight_decay=weight_decay, backbone_lr_factor=backbone_lr_factor, norm_decay=norm_decay)
     if len(betas) != 2:
         raise ValueError(f"optimizer.betas: expected two numbers, got {betas}")
-    return torch.optim.AdamW(groups, lr=lr, betas=(betas[0], betas[1]), fused=True)
+    return FusedAdamW(groups, lr=lr, betas=(betas[0], betas[1]))
 
 
 def sgd(
@@ -35,9 +37,9 @@ def sgd(
     backbone_lr_factor: NonNegativeFloat,
     norm_decay: bool,
 ) -> torch.optim.Optimizer:
-    """``torch.optim.SGD`` with momentum over :func:`parameter_groups`."""
+    """``torch.optim.SGD``, fused, with momentum over :func:`parameter_groups`."""
     groups = parameter_groups(model, lr=lr, weight_decay=weight_decay, backbone_lr_factor=backbone_lr_factor, norm_decay=norm_decay)
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)
+    return FusedSGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
 
 
 def parameter_groups(
