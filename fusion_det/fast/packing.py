@@ -6,6 +6,7 @@ layers outside it. The operators used here are those that ``torch.compile`` puts
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -27,18 +28,28 @@ class _Packing(nn.Module):
     weight: Tensor
     bias: Any
 
-    def ready(self, x: Tensor) -> Packed | None:
-        """Weights for ``x``, ``None`` where it has to go the usual way: with gradients, on other devices, in other precisions."""
+    def precision(self, x: Tensor) -> torch.dtype | None:
+        """What ``x`` is computed in, ``None`` where it has to go the usual way: with gradients, on other devices, in other precisions."""
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         usual = torch.is_grad_enabled() or not x.is_cpu or x.numel() < _WORTH or dtype not in _precisions()
-        if usual or not self.weight.is_cpu or self.weight.dtype != torch.float32:
-            return None
-        packed: dict[torch.dtype, tuple[Any, Packed]] = self.__dict__.setdefault("_packed", {})
+        return None if usual or not self.weight.is_cpu or self.weight.dtype != torch.float32 else dtype
+
+    def ready(self, x: Tensor) -> Packed | None:
+        """Weights for ``x``, if it does not go the usual way."""
+        dtype = self.precision(x)
+        return None if dtype is None else self.kept(str(dtype), lambda: self._in_order(dtype, x))
+
+    def kept(self, key: str, make: Callable[[], Packed]) -> Packed:
+        """What ``make`` makes of the parameters, made anew when they change."""
+        packed: dict[str, tuple[Any, Packed]] = self.__dict__.setdefault("_packed", {})
         state = (self.weight.data_ptr(), 0 if self.weight.is_inference() else self.weight._version)
-        if dtype not in packed or packed[dtype][0] != state:
-            weight = self.reorder(self.weight.detach().to(dtype), x)
-            packed[dtype] = state, (weight, None if self.bias is None else self.bias.detach().to(dtype).contiguous())
-        return packed[dtype][1]
+        if key not in packed or packed[key][0] != state:
+            packed[key] = state, make()
+        return packed[key][1]
+
+    def _in_order(self, dtype: torch.dtype, x: Tensor) -> Packed:
+        weight = self.reorder(self.weight.detach().to(dtype), x)
+        return weight, None if self.bias is None else self.bias.detach().to(dtype).contiguous()
 
     def reorder(self, weight: Tensor, x: Tensor) -> Tensor:
         """``weight`` in oneDNN's order, best for inputs of the size of ``x``, right for all."""
