@@ -20,6 +20,7 @@ from fusion_det.data.buckets import Shape, assign, buckets_of, resized
 from fusion_det.data.images import read_image
 from fusion_det.engine.checkpoint import load_checkpoint
 from fusion_det.engine.device import autocast, choose_device, choose_precision
+from fusion_det.engine.memory import keep_freed_memory
 from fusion_det.errors import CheckpointError, ConfigError, DataError, FusionDetError, raise_all
 from fusion_det.fast.prepare import make_fast
 from fusion_det.structures import Detections, ImageBatch
@@ -193,6 +194,7 @@ def predict_files(settings: PredictConfig) -> None:
     paths = find_pictures(Path(settings.source).expanduser())
     from fusion_det.ensemble import chosen_ensemble  # it builds on this module
 
+    keep_freed_memory()
     detector = chosen_ensemble(settings)
     output = Path(settings.output)
     try:
