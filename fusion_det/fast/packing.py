@@ -60,12 +60,16 @@ class _Packing(nn.Module):
 
 
 class PackedConv2d(_Packing, nn.Conv2d):
-    """The convolution ``conv``, with the very same parameters. Results are NHWC in memory."""
+    """The convolution ``conv``, with the very same parameters, and ``relu`` after it if so. Results are NHWC in memory."""
+
+    relu = False
 
     def __init__(self, conv: nn.Conv2d) -> None:
         kernel, stride, padding, dilation = conv.kernel_size, conv.stride, conv.padding, conv.dilation
         super().__init__(conv.in_channels, conv.out_channels, kernel, stride, padding, dilation, conv.groups, device="meta")  # type: ignore[arg-type]
         self.weight, self.bias = conv.weight, conv.bias
+        if isinstance(conv, PackedConv2d):
+            self.relu = conv.relu
 
     def reorder(self, weight: Tensor, x: Tensor) -> Tensor:
         shape = (self.padding, self.stride, self.dilation, self.groups)
@@ -75,9 +79,9 @@ class PackedConv2d(_Packing, nn.Conv2d):
         """[B, C_in, H, W] -> [B, C_out, H', W']."""
         ready = self.ready(input)
         if ready is None or input.dim() != 4:
-            return super().forward(input)
+            return super().forward(input).relu() if self.relu else super().forward(input)
         shape = (self.padding, self.stride, self.dilation, self.groups)
-        return torch.ops.mkldnn._convolution_pointwise(input.to(ready[0].dtype), *ready, *shape, "none", [], "")
+        return torch.ops.mkldnn._convolution_pointwise(input.to(ready[0].dtype), *ready, *shape, "relu" if self.relu else "none", [], "")
 
 
 class PackedLinear(_Packing, nn.Linear):
@@ -139,13 +143,13 @@ def _agrees(dtype: torch.dtype) -> bool:
     operators = torch.ops.mkldnn
     try:
         packed = operators._reorder_convolution_weight(kernel, *shape, list(x.shape))
-        convolved = operators._convolution_pointwise(x, packed, bias, *shape, "none", [], "")
+        convolved = operators._convolution_pointwise(x, packed, bias, *shape, "relu", [], "")
         rows = x.flatten(2)[0].T.contiguous()
         multiplied = operators._linear_pointwise(rows, operators._reorder_linear_weight(matrix), bias, "none", [], "")
     except (RuntimeError, TypeError):
         return False
     pairs = (
-        (convolved, nn.functional.conv2d(x.float(), kernel.float(), bias.float(), 2, 1)),
+        (convolved, nn.functional.conv2d(x.float(), kernel.float(), bias.float(), 2, 1).relu()),
         (multiplied, nn.functional.linear(rows.float(), matrix.float(), bias.float())),
     )
     tolerance = 1e-4 if dtype == torch.float32 else 0.1

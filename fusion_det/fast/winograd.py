@@ -24,7 +24,7 @@ KERNEL = (
 CHANNELS, WORK = 128, 3_000_000
 """From how many channels, and products of tiles and channels, it is faster than oneDNN's direct convolution: ``benchmarks/winograd.md``."""
 FEWEST = 64
-"""Tiles: with fewer oneDNN wants weights in another order, and reorders them at every call."""
+"""Tiles: with fewer oneDNN wants weights in another order, and reorders them at every call (so it does for some larger numbers)."""
 MEMORY = 8 * 2**20
 """Bytes that tiles may take at once, so that caches hold them: of 2 to 1000 MiB the best for 128 channels, level for more."""
 _GROUPED = ((0, 0), (1, 1), (1, 1), 36)
@@ -37,9 +37,9 @@ class WinogradConv2d(PackedConv2d):
         """[B, C_in, H, W] -> [B, C_out, H', W']."""
         if input.dim() != 4 or self.precision(input) != torch.float32 or not self._worth(input):
             return super().forward(input)
-        weight, bias = self.kept("winograd", self.transformed)
+        weight, bias = self.kept(f"winograd, {torch.get_num_threads()} thread(s)", self.transformed)  # oneDNN's order depends on them
         assert bias is not None
-        return winograd(input, weight, bias, self.padding)  # type: ignore[arg-type]
+        return winograd(input, weight, bias, self.padding, relu=self.relu)  # type: ignore[arg-type]
 
     def _worth(self, x: Tensor) -> bool:
         rows, columns = (_tiles(x.shape[2 + axis] + 2 * int(self.padding[axis]) - 2) for axis in range(2))
@@ -54,8 +54,7 @@ class WinogradConv2d(PackedConv2d):
         if self.bias is not None:
             bias[1, 1] = self.bias.detach()
         weight = places.reshape(36 * self.out_channels, self.in_channels, 1, 1)
-        size = [1, 36 * self.in_channels, FEWEST, 1]
-        return torch.ops.mkldnn._reorder_convolution_weight(weight, *_GROUPED, size), bias.flatten()
+        return _ordered(weight, FEWEST), bias.flatten()
 
 
 def use_winograd(model: nn.Module) -> int:
@@ -82,15 +81,35 @@ def _fit() -> bool:
     """Whether this processor is of the measured kind, and oneDNN orders weights alike for all numbers of tiles."""
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         return False
-    order, weight = torch.ops.mkldnn._reorder_convolution_weight, torch.zeros(36 * CHANNELS, CHANNELS, 1, 1)
+    weight = torch.zeros(36 * CHANNELS, CHANNELS, 1, 1)
     try:
-        orders = [torch.ops.mkldnn._get_mkldnn_serialized_md(order(weight, *_GROUPED, [1, 36 * CHANNELS, n, 1])) for n in (FEWEST, 4096)]
+        return torch.equal(*(_order(_ordered(weight, count)) for count in (FEWEST, 4096)))
     except (AttributeError, RuntimeError, TypeError):
         return False
-    return torch.equal(*orders)
 
 
-def winograd(x: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, int]) -> Tensor:
+def _ordered(weight: Tensor, count: int) -> Tensor:
+    """``weight`` [36 C_out, C_in, 1, 1] in the order that oneDNN wants for ``count`` tiles."""
+    return torch.ops.mkldnn._reorder_convolution_weight(weight, *_GROUPED, [1, 36 * weight.shape[1], count, 1])
+
+
+def _order(weight: Tensor) -> Tensor:
+    """What the order of ``weight`` is, as numbers."""
+    return torch.ops.mkldnn._get_mkldnn_serialized_md(weight)
+
+
+@cache
+def _suitable(count: int, inputs: int, outputs: int, threads: int) -> int:
+    """How many tiles to multiply when there are ``count``: for that many oneDNN has to want weights in the order in which they are kept.
+
+    512 x 512 channels, two threads: 80 tiles take 160 ms, most of it for another order, 96 take 4.
+    """
+    weight = torch.zeros(36 * outputs, inputs, 1, 1)
+    kept, counts = _order(_ordered(weight, FEWEST)), range(max(count, FEWEST), max(count, FEWEST) + 64, 8)
+    return next((n for n in counts if torch.equal(_order(_ordered(weight, n)), kept)), counts[0])
+
+
+def winograd(x: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, int], *, relu: bool = False) -> Tensor:
     """[B, C_in, H, W] -> [B, C_out, H + 2 padding - 2, W + 2 padding - 2], NHWC in memory; of :meth:`WinogradConv2d.transformed`."""
     batch, channels, high, wide = x.shape
     height, width, outputs = high + 2 * padding[0] - 2, wide + 2 * padding[1] - 2, bias.shape[0] // 36
@@ -101,8 +120,12 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, int]) 
     at_once = max(1, MEMORY // (36 * 4 * (channels + outputs) * columns * batch), -(-FEWEST // (columns * batch)))
     for first in range(0, rows, at_once):
         last = min(first + at_once, rows)
-        places = _multiply(_into_places(padded[:, 4 * first : 4 * last + 2], last - first, columns), weight, bias)
-        _out_of_places(places, result[:, first:last])
+        part = result[:, first:last]
+        size = _suitable(batch * (last - first) * columns, channels, outputs, torch.get_num_threads())
+        places = _multiply(_into_places(padded[:, 4 * first : 4 * last + 2], last - first, columns, size), size, weight, bias)
+        _out_of_places(places, part)
+        if relu:
+            part.relu_()
     image = result.view(batch, 4 * rows, 4 * columns, outputs)[:, :height, :width].permute(0, 3, 1, 2)
     return image.contiguous(memory_format=torch.channels_last)
 
@@ -111,23 +134,22 @@ def _tiles(size: int) -> int:
     return -(-size // 4)
 
 
-def _into_places(image: Tensor, rows: int, columns: int) -> Tensor:
-    """``B^T d B``: image [B, 4 rows + 2, 4 columns + 2, C] -> tiles [B, rows, columns, 6, 6, C], memory for at least ``FEWEST``."""
+def _into_places(image: Tensor, rows: int, columns: int, size: int) -> Tensor:
+    """``B^T d B``: image [B, 4 rows + 2, 4 columns + 2, C] -> tiles [B, rows, columns, 6, 6, C] in memory for ``size``, 0 behind them."""
     batch, _, across, channels = image.shape
     down = image.new_empty(batch, rows, 6, across, channels)
     _six([image[:, k : k + 4 * rows - 3 : 4] for k in range(6)], down.unbind(2))
     count = batch * rows * columns
-    tiles = image.new_empty(max(count, FEWEST), 6, 6, channels)
+    tiles = image.new_empty(size, 6, 6, channels)
     tiles[count:] = 0
     found = tiles[:count].view(batch, rows, columns, 6, 6, channels)
     _six([down[:, :, :, k : k + 4 * columns - 3 : 4] for k in range(6)], found.permute(0, 1, 3, 2, 4, 5).unbind(4))
     return found
 
 
-def _multiply(tiles: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _multiply(tiles: Tensor, size: int, weight: Tensor, bias: Tensor) -> Tensor:
     """Sums over channels at every place: [B, rows, columns, 6, 6, C_in] -> [B, rows, columns, 6, 6, C_out]."""
     count, channels = tiles.shape[:3].numel(), tiles.shape[-1]
-    size = max(count, FEWEST)
     picture = tiles.as_strided((1, 36 * channels, size, 1), (size * 36 * channels, 1, 36 * channels, 36 * channels))
     product = torch.ops.mkldnn._convolution_pointwise(picture, weight, bias, *_GROUPED, "none", [], "")
     return product.permute(0, 2, 3, 1).view(size, 6, 6, -1)[:count].view(*tiles.shape[:-1], -1)

@@ -34,7 +34,7 @@ def fast(conv: nn.Conv2d) -> nn.Module:
 
 
 def took_it(layer: nn.Module) -> bool:
-    return "winograd" in vars(layer).get("_packed", {})
+    return any(key.startswith("winograd") for key in vars(layer).get("_packed", {}))
 
 
 @pytest.mark.parametrize("size", [(32, 32), (45, 39), (62, 33), (200, 17), (30, 43)])
@@ -71,6 +71,39 @@ def test_small_maps_gradients_and_bf16_go_the_usual_way(monkeypatch):
         monkeypatch.setattr(winograd, "WORK", 0)
         layer(torch.randn(1, 16, 64, 64))
         assert took_it(layer)
+
+
+@pytest.mark.parametrize("memory", [0, 2**24])
+def test_a_relu_behind_it(monkeypatch, memory):
+    monkeypatch.setattr(winograd, "MEMORY", memory)
+    torch.manual_seed(0)
+    layer, x = fast(nn.Conv2d(16, 24, 3, padding=1)), torch.randn(2, 16, 41, 37)
+    with torch.inference_mode():
+        right = layer(x).relu()
+        layer.relu = True
+        assert torch.equal(layer(x), right)
+    assert right.count_nonzero() < right.numel()
+
+
+@pytest.mark.skipif(not torch.backends.cpu.get_cpu_capability().startswith("AVX512"), reason="it is not used on this processor")
+@pytest.mark.parametrize("channels", [(128, 128), (256, 256), (256, 819)])
+@pytest.mark.parametrize("count", [1, 64, 65, 80, 200, 1000])
+def test_weights_are_in_the_order_that_is_wanted(channels, count):
+    """Else every call would reorder them."""
+    inputs, outputs = channels
+    size = winograd._suitable(count, inputs, outputs, torch.get_num_threads())
+    assert max(count, 64) <= size < max(count, 64) + 64
+    weight = torch.randn(36 * outputs, inputs, 1, 1)
+    kept, wanted = (winograd._order(winograd._ordered(weight, n)) for n in (64, size))
+    assert torch.equal(kept, wanted)
+
+
+def test_a_number_of_tiles_for_which_another_order_is_wanted_is_rounded_up(monkeypatch):
+    monkeypatch.setattr(winograd, "_ordered", lambda weight, count: torch.tensor(count in (70, 78)))
+    monkeypatch.setattr(winograd, "_order", lambda order: order)
+    winograd._suitable.cache_clear()
+    assert [winograd._suitable(count, 8, 8, 1) for count in (3, 64, 70, 71, 78)] == [64, 64, 86, 71, 86]
+    winograd._suitable.cache_clear()
 
 
 def test_new_weights_are_seen_and_a_copy_makes_its_own():
