@@ -43,12 +43,12 @@ NOTE = """`torchvision fp32` is torchvision's function with its defaults (91 col
 pictures that are resized already. `ours` has the same weights in NHWC (`trainer.channels_last`) and `FusedSGD`, whose updates are those of
 `torch.optim.SGD`, bit for bit; `bf16` is autocast to bfloat16, as training and prediction do it. `fast`: BatchNorm folded into
 convolutions, weights in oneDNN's order, ReLUs inside the convolutions before them, wide 3x3 convolutions in fp32 by Winograd's algorithm
-(`winograd.md`), as `tools/predict.py` does it (`fast: true`); making it so, which takes about as long as one picture, is not timed. All BatchNorms and all layers learn, the state of a
-detector without pre-trained weights. Random weights, random pictures with 7 boxes each. *Losses*: largest relative difference to
-torchvision's before the first step (Faster R-CNN: with so many samples that nothing is drawn at random). *Network only*: forward and
-backward from the mean of the outputs, cast to float32, without targets, losses and optimizer, in the same precision. *Boxes*: how many of
-torchvision's final boxes ours has, of the same class, with IoU >= 0.999 (bf16: >= 0.9) and a score within 1e-4 (bf16: 0.05); with random
-weights many scores nearly tie, so that bf16 exchanges boxes that a trained network would not.
+(`winograd.md`), as `tools/predict.py` does it (`fast: true`); making it so, which takes about as long as one picture, is not timed. All
+BatchNorms and all layers learn, the state of a detector without pre-trained weights. Random weights, random pictures with 7 boxes each.
+*Losses*: largest relative difference to torchvision's before the first step (Faster R-CNN: with so many samples that nothing is drawn at
+random). *Network only*: forward and backward from the mean of the outputs, cast to float32, without targets, losses and optimizer, in the
+same precision. *Boxes*: how many of torchvision's final boxes ours has, of the same class, with IoU >= 0.999 (bf16: >= 0.9) and a score
+within 1e-4 (bf16: 0.05); with random weights many scores nearly tie, so that bf16 exchanges boxes that a trained network would not.
 What this does not show: trained weights, real pictures, several threads unless the line says so."""
 
 
