@@ -258,11 +258,15 @@ def test_gpu_asked_for_and_absent(make_settings, monkeypatch):
 
 
 def test_the_second_signal_acts_at_once():
-    with StopRequest() as stop:
-        signal.raise_signal(signal.SIGINT)
-        assert stop.number == signal.SIGINT
-        with pytest.raises(KeyboardInterrupt):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with SIGINT ignored
+    try:
+        with StopRequest() as stop:
             signal.raise_signal(signal.SIGINT)
+            assert stop.number == signal.SIGINT
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_load_predicts_without_anything_but_the_checkpoint(uninterrupted, coco_root):
